@@ -1,0 +1,1 @@
+"""cardsession: smartcard sessions at a pharmacy counter, published on D-Bus."""

@@ -1,0 +1,136 @@
+"""cardsessiond: arguments -> configuration -> wiring -> run.
+
+Exit status: 0 stopped as asked; 1 the bus was lost or refused (systemd restarts us); 64 bad
+usage; 78 a configuration that is not understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from structlog import get_logger
+
+from cardsession import config as settings
+from cardsession.adapters import journal
+from cardsession.adapters.clock import LoopClock
+from cardsession.adapters.ledger import MemoryLedger
+from cardsession.adapters.pcsc import PcscChannel, PcscWatch
+from cardsession.adapters.systemd import Notifier
+from cardsession.bus.connection import BusError, BusGone, Connection, NameTaken
+from cardsession.bus.service import Service
+from cardsession.config import Config, ConfigError
+from cardsession.core.facts import Backend
+from cardsession.core.reports import Listing
+from cardsession.desks import Desks
+
+EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78
+
+log = get_logger("cardsession")
+
+
+def main() -> int:
+    """Run until asked to stop; the exit status."""
+    arguments = _arguments()
+    try:
+        config = settings.load(arguments.config)
+    except ConfigError as error:
+        sys.stderr.write(f"cardsessiond: {error}\n")
+        return EX_CONFIG
+    with journal.configure(arguments.log_level or config.log.level, config.log.format):
+        try:
+            asyncio.run(_serve(config))
+        except (BusGone, BusError, NameTaken) as error:
+            log.critical("bus.lost", kind=type(error).__name__, text=str(error))
+            return EX_FAILED
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    """Everything wired together, from the first connection to the last farewell."""
+    notifier = Notifier.from_environment()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    session = config.session
+    async with await Connection.open() as connection:
+        limits = (session.idle_seconds, session.max_age_seconds)
+        service = Service(connection, version("cardsession"), limits)
+        ledger, clock = MemoryLedger(), LoopClock()
+        desks = Desks(config, clock, service, lambda reader: PcscChannel(reader, ledger))
+        await service.start(desks, spend_last_try=session.spend_last_try)
+        watch = PcscWatch()
+        try:
+            listed = _Listed(desks.listing, notifier)
+            watch.start(listed.take)
+            watchdog = asyncio.ensure_future(notifier.watchdog(lambda: True))
+            await _first(stop.wait(), _gone(connection))
+            watchdog.cancel()
+        finally:
+            notifier.stopping()
+            await watch.close()
+            await desks.close()
+    if not stop.is_set():
+        raise BusGone("the message bus closed the connection")
+
+
+class _Listed:
+    """Hands listings on; after the first one the daemon is ready."""
+
+    def __init__(self, take: Callable[[Listing], None], notifier: Notifier) -> None:
+        self._take = take
+        self._notifier = notifier
+        self._told = False
+
+    def take(self, listing: Listing) -> None:
+        """One listing; the status line says what a technician asks first."""
+        self._take(listing)
+        fine = listing.backend is Backend.OK
+        status = f"{len(listing.slots)} readers" if fine else f"card service: {listing.backend}"
+        if not self._told:
+            self._told = True
+            log.info("ready", status=status)
+            self._notifier.ready(status)
+        else:
+            self._notifier.status(status)
+
+
+async def _gone(connection: Connection) -> None:
+    await asyncio.shield(connection.closed)
+
+
+async def _first(*waits: object) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage has the exit status that sysexits(3) gives it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what was wrong, and end."""
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = _Parser(
+        prog="cardsessiond",
+        description="Publishes smartcard sessions on D-Bus (org.cardsession1).",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; must exist if given")
+    parser.add_argument("--log-level", choices=[*settings.LogLevel], help="instead of the file's")
+    parser.add_argument("--version", action="version", version=version("cardsession"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

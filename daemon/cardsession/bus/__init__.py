@@ -1,0 +1,1 @@
+"""The bus: a hardened connection, the contract as data, and the service that answers by it."""

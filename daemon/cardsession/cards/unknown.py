@@ -1,0 +1,16 @@
+"""A card that no profile reads: announced with its ATR, and left alone.
+
+Hospital and third-party cards lie in pharmacy readers too. Nothing is asked of them, for the
+question itself may cost a try.
+"""
+
+from __future__ import annotations
+
+from .profile import Probe, Recognised
+
+NAME = "unknown"
+
+
+def recognised() -> Recognised:
+    """What is known of such a card: no family, no PIN, nothing."""
+    return None, Probe(NAME)

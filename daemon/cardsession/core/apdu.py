@@ -1,0 +1,154 @@
+"""Commands, responses and status words of ISO/IEC 7816-4, and what a command costs on the wire.
+
+A `Command` is what a dialogue means; `exchange` turns it into the APDUs that PC/SC carries:
+command chaining, GET RESPONSE after 61XX, one repetition after 6CXX. The wire carries bytes
+and knows nothing of dialogues; dialogues know nothing of the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .errors import Malformed
+from .secret import wipe
+
+SHORT_LC = 255
+"""Data bytes of one short command (ISO/IEC 7816-4 clause 5.2)."""
+SHORT_LE = 256
+"""Bytes asked for by Le = 00."""
+CHAIN_BIT = 0x10
+"""CLA bit of every command of a chain but the last (clause 5.3.3)."""
+RESPONSE_LIMIT = 64 * 1024
+"""More than any object we read: an endless 61XX stops here."""
+
+
+class SW(int):
+    """A status word, two bytes; prints as the four digits that technicians know."""
+
+    def __repr__(self) -> str:
+        return f"{self:04X}"
+
+    __str__ = __repr__
+
+    @property
+    def sw1(self) -> int:
+        """The class of the answer."""
+        return self >> 8
+
+    @property
+    def sw2(self) -> int:
+        """Its detail: bytes waiting, tries left, the right Le."""
+        return self & 0xFF
+
+    @property
+    def ok(self) -> bool:
+        """9000, and nothing else."""
+        return self == 0x9000
+
+
+class Response(NamedTuple):
+    """What a card answered to a whole command: all of its data, and the last status word."""
+
+    data: bytes
+    sw: SW
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of a dialogue, before the wire.
+
+    `ne` is the number of bytes wanted (None: none, 256: as many as a short answer holds).
+    `effect` marks a command whose repetition would change the card once more (VERIFY, CHANGE
+    REFERENCE DATA, RESET RETRY COUNTER): it is sent once, whatever the card answers.
+    """
+
+    cla: int
+    ins: int
+    p1: int
+    p2: int
+    data: bytes | bytearray = field(default=b"", repr=False)
+    ne: int | None = None
+    effect: bool = False
+
+    @property
+    def header(self) -> str:
+        """What may be logged: CLA INS P1 P2 and the length, never the data."""
+        return f"{self.cla:02X} {self.ins:02X} {self.p1:02X} {self.p2:02X} Lc={len(self.data)}"
+
+    def wire(self, data: bytes | bytearray | None = None, *, more: bool = False) -> bytearray:
+        """One short APDU; case 1 is four bytes (ISO/IEC 7816-3 clause 12.1.2)."""
+        body = self.data if data is None else data
+        if len(body) > SHORT_LC:
+            raise ValueError(f"{len(body)} data bytes do not fit a short command")
+        apdu = bytearray((self.cla | (CHAIN_BIT if more else 0), self.ins, self.p1, self.p2))
+        if body:
+            apdu.append(len(body))
+            apdu += body
+        if self.ne is not None and not more:
+            apdu.append(self.ne & 0xFF if self.ne <= SHORT_LE else 0)
+        return apdu
+
+
+Wire = Generator[bytearray, bytes, Response]
+"""Yields the APDUs to transmit, is sent what came back: data and two bytes of status."""
+
+
+def exchange(command: Command) -> Wire:
+    """All the APDUs of one command, in order.
+
+    The buffers that carried a command with an effect (a secret, perhaps) are wiped once they
+    were transmitted. Raises `Malformed` for an answer that no conforming card gives.
+    """
+    data, sw = yield from _chained(command)
+    if command.effect:
+        return Response(data, sw)
+    if sw.sw1 == 0x6C:
+        ne = sw.sw2 or SHORT_LE
+        data, sw = yield from _once(Command(command.cla, command.ins, command.p1, command.p2,
+                                            _last_part(command), ne).wire())
+    return (yield from _collected(command, data, sw))
+
+
+def split(raw: bytes) -> Response:
+    """Data and status word of a raw answer; fewer than two bytes is no answer at all."""
+    if len(raw) < 2:
+        raise Malformed(f"an answer of {len(raw)} bytes has no status word")
+    return Response(raw[:-2], SW(int.from_bytes(raw[-2:], "big")))
+
+
+def _once(apdu: bytearray) -> Generator[bytearray, bytes, Response]:
+    try:
+        return split((yield apdu))
+    finally:
+        wipe(apdu)
+
+
+def _last_part(command: Command) -> bytes | bytearray:
+    whole = (len(command.data) - 1) // SHORT_LC * SHORT_LC
+    return command.data[max(whole, 0) :]
+
+
+def _chained(command: Command) -> Generator[bytearray, bytes, Response]:
+    """Command chaining (clause 5.3.3): any answer but 9000 ends it, and is the answer."""
+    data = command.data
+    for start in range(0, max(len(data) - len(_last_part(command)), 0), SHORT_LC):
+        part = yield from _once(command.wire(data[start : start + SHORT_LC], more=True))
+        if not part.sw.ok:
+            return part
+    return (yield from _once(command.wire(_last_part(command))))
+
+
+def _collected(command: Command, data: bytes, sw: SW) -> Wire:
+    """GET RESPONSE while bytes are waiting (clause 11.8.1), in the command's own class."""
+    answer = bytearray(data)
+    while sw.sw1 == 0x61:
+        more = Command(command.cla & ~CHAIN_BIT, 0xC0, 0, 0, ne=sw.sw2 or SHORT_LE)
+        data, sw = yield from _once(more.wire())
+        if sw.sw1 == 0x61 and not data:
+            raise Malformed("61XX without a byte of data: the answer would never end")
+        answer += data
+        if len(answer) > RESPONSE_LIMIT:
+            raise Malformed(f"an answer of more than {RESPONSE_LIMIT} bytes")
+    return Response(bytes(answer), sw)

@@ -1,0 +1,179 @@
+"""What is shown of a reader, a card and a session: records, replaced and never changed.
+
+The defaults are the contract's "not known". A publisher turns these into whatever it speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .tries import PinStatus, Source
+
+
+class ReaderState(StrEnum):
+    """`Reader.State`."""
+
+    EMPTY = "empty"
+    PROBING = "probing"
+    READY = "ready"
+    IN_USE_ELSEWHERE = "in-use-elsewhere"
+    MUTE = "mute"
+    STUCK = "stuck"
+    NO_DRIVER = "no-driver"
+
+
+class CardState(StrEnum):
+    """`Card.State`."""
+
+    PROBING = "probing"
+    READY = "ready"
+    BLANK = "blank"
+    UNKNOWN = "unknown"
+    MUTE = "mute"
+
+
+class SessionState(StrEnum):
+    """`Session.State`."""
+
+    UNVERIFIED = "unverified"
+    VERIFYING = "verifying"
+    ACTIVE = "active"
+    LOCKED = "locked"
+    ENDED = "ended"
+
+
+class Trust(StrEnum):
+    """`Card.Trust`."""
+
+    TRUSTED = "trusted"
+    UNTRUSTED = "untrusted"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    REVOKED = "revoked"
+    NO_CERTIFICATE = "no-certificate"
+    NOT_CHECKED = "not-checked"
+
+
+class Backend(StrEnum):
+    """`Manager.Backend`: the card service as we find it."""
+
+    STARTING = "starting"
+    OK = "ok"
+    PCSCD_DOWN = "pcscd-down"
+    DENIED = "denied"
+    PROTOCOL_MISMATCH = "protocol-mismatch"
+
+
+class EndReason(StrEnum):
+    """Why a session ended (bus contract, "End reasons")."""
+
+    CLOSED = "closed"
+    OWNER_VANISHED = "owner-vanished"
+    LIFETIME_CLOSED = "lifetime-closed"
+    CARD_REMOVED = "card-removed"
+    CARD_REPLACED = "card-replaced"
+    LOCK_EXPIRED = "lock-expired"
+    READER_REMOVED = "reader-removed"
+    CARD_RESET = "card-reset"
+    CARD_MUTE = "card-mute"
+    PIN_BLOCKED = "pin-blocked"
+    POSSESSION_FAILED = "possession-failed"
+    NOT_TRUSTED = "not-trusted"
+    IDLE_TIMEOUT = "idle-timeout"
+    MAX_AGE = "max-age"
+    SUSPEND = "suspend"
+    FORCED = "forced"
+    BACKEND_LOST = "backend-lost"
+    DAEMON_STOPPING = "daemon-stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One certificate of a card: its facts, and the DER they were read from."""
+
+    slot: str
+    der: bytes = field(repr=False)
+    subject: str = ""
+    common_name: str = ""
+    not_before: int = 0
+    """Unix seconds; 0 unknown."""
+    not_after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PinFacts:
+    """What is published of the PINs of one card, all read in one conversation."""
+
+    status: Mapping[str, PinStatus] = field(default_factory=dict)
+    source: Source = Source.NONE
+    read_usec: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderFacts:
+    """One reader: a seat at the counter."""
+
+    id: str
+    name: str
+    label: str = ""
+    serial: str = ""
+    port_path: str = ""
+    vendor_id: int = 0
+    product_id: int = 0
+    model: str = ""
+    pin_pad: bool = False
+    state: ReaderState = ReaderState.EMPTY
+    card: int | None = None
+    insert_count: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """One insertion of one card."""
+
+    number: int
+    reader_id: str
+    atr: bytes
+    inserted_usec: int
+    inserted_monotonic_usec: int
+    profile: str = "unknown"
+    serial: str = ""
+    series: str = "unknown"
+    state: CardState = CardState.PROBING
+    temporary: bool = False
+    certificates: Mapping[str, Certificate] = field(default_factory=dict)
+    trust: Trust = Trust.NOT_CHECKED
+    trust_detail: str = ""
+    days_left: int = 0
+    renewal_due: bool = False
+    pins: PinFacts = PinFacts()
+    session: int | None = None
+
+    @property
+    def holder(self) -> Certificate | None:
+        """The authentication certificate: whose card it claims to be."""
+        return self.certificates.get("authentication")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """One session: a caller, a card, and what was proved so far."""
+
+    number: int
+    card: int
+    reader_id: str
+    owner: str
+    owner_uid: int
+    purpose: str
+    used_by: str
+    opened_usec: int
+    expires_usec: int
+    state: SessionState = SessionState.UNVERIFIED
+    holder_id: str = ""
+    end_reason: str = ""
+    verified_usec: int = 0
+    last_activity_monotonic_usec: int = 0
+    exchange_count: int = 0

@@ -1,0 +1,175 @@
+"""One actor per reader: events in, `step()`, effects out.
+
+Everything that happens to a reader, its card and its session goes through `Desk.post`, one
+after the other; nothing else writes. Conversations with the card run in the channel's thread
+and come home as events; a generation number keeps the answer about one card from another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from structlog import get_logger
+
+from cardsession.asks import Ask, EndAsk, OpenAsk
+from cardsession.core.errors import Failure, Malformed, Problem
+from cardsession.core.facts import EndReason, ReaderFacts
+from cardsession.core.reports import SlotReport, changes
+from cardsession.core.session import Event, Refuse, State, step
+from cardsession.effects import TEXTS, Conversation, Effects, Timers
+from cardsession.ports import Channel
+from cardsession.shown import Office, Shown
+
+log = get_logger(__name__)
+
+RECONCILE_SECONDS = 1.0
+TAKEOVER_SECONDS = 5.0
+
+_SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.ELSEWHERE, State.GONE})
+"""States in which whoever waited for the card can be answered."""
+
+
+class Desk:
+    """The actor of one reader."""
+
+    def __init__(self, reader: ReaderFacts, channel: Channel, office: Office) -> None:
+        self.state = State.EMPTY
+        self.shown = Shown(reader, office)
+        self._office = office
+        self._channel = channel
+        self._report = SlotReport(reader.name)
+        self._events: deque[tuple[Event, Any]] = deque()
+        self._draining = False
+        self._generation = 0
+        self._timers = Timers(office.clock)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._effects = Effects(self, self.shown, channel, office)
+
+    # events in
+
+    def post(self, event: Event, payload: Any = None) -> None:
+        """Take in one event; it and what follows from it are done when this returns."""
+        self._events.append((event, payload))
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._events:
+                self._take(*self._events.popleft())
+        finally:
+            self._draining = False
+
+    def report(self, now: SlotReport) -> None:
+        """The status wait's word on this reader."""
+        before, self._report = self._report, now
+        for event in changes(before, now):
+            self.post(event, now.atr)
+
+    def ask_to_open(self, ask: OpenAsk) -> None:
+        """OpenSession, with a take-over of the same user's session if that was asked for."""
+        session = self.shown.session
+        if ask.request.replace and session and session.owner_uid == ask.caller.uid:
+            ask.request = replace(ask.request, wait=max(ask.request.wait, TAKEOVER_SECONDS))
+            self.post(Event.END_ASKED, EndAsk(EndReason.FORCED))
+        self.post(Event.OPEN_ASKED, ask)
+
+    def caller_gone(self, name: str) -> None:
+        """A connection left the bus: what was its own ends."""
+        deferred, asking = self._effects.deferred, self._effects.asking
+        for ask in [ask for ask in deferred if ask.caller.name == name]:
+            deferred.remove(ask)
+            ask.refuse(Problem.NOT_AUTHORIZED, "the caller left")
+        opening = isinstance(asking, OpenAsk) and asking.caller.name == name
+        session = self.shown.session
+        if (session and session.owner == name) or (self.state is State.OPENING and opening):
+            self.post(Event.END_ASKED, EndAsk(EndReason.OWNER_VANISHED))
+
+    async def close(self) -> None:
+        """End the channel's thread; no event follows."""
+        self._timers.cancel()
+        self._effects.stop()
+        await self._channel.close()
+
+    def _take(self, event: Event, payload: Any) -> None:
+        try:
+            before, (self.state, effects) = self.state, step(self.state, event)
+            if self.state is State.STUCK is not before:
+                self.new_generation()
+            self.shown.states(self.state)
+            for effect in effects:
+                if not isinstance(effect, Refuse):
+                    self._effects.do(effect, event, payload)
+                elif isinstance(payload, Ask):
+                    payload.refuse(effect.problem, TEXTS[effect.problem])
+            self.shown.states(self.state)
+            if self.state in _SETTLED:
+                self._effects.answer_deferred()
+        except Exception as error:  # our bug must not take the other readers along
+            self._fault(event, error)
+
+    def _fault(self, event: Event, error: Exception) -> None:
+        log.error("desk.fault", reader=self.shown.reader.name, moment=event.name, exc_info=error)
+        self.state = State.STUCK
+        self.new_generation()
+        self._effects.give_up(event)
+        self.shown.states(self.state)
+        self.shown.set_reader(last_error=TEXTS[Problem.INTERNAL])
+
+    # conversations: each comes home as an event of this card, or not at all
+
+    def launch(self, work: Conversation, failed: Event) -> None:
+        """Begin a conversation; it comes home as an event, a failed one as `failed`."""
+        home = self._bring_home(work, failed, self._generation)
+        task = asyncio.get_running_loop().create_task(home)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if "stuck" not in self._timers:
+            self._watch_for_stuck()
+
+    def new_generation(self) -> None:
+        """Whatever is under way now is not about this card: it does not come home."""
+        self._generation += 1
+
+    def _watch_for_stuck(self) -> None:
+        seconds = self._office.config.readers.stuck_seconds
+        self._timers.set("stuck", seconds, lambda: self.post(Event.STUCK))
+
+    async def _bring_home(
+        self, work: Conversation, failed: Event, generation: int
+    ) -> None:
+        try:
+            event, payload = await work
+        except (Failure, Malformed) as error:
+            event, payload = self._failed(failed, error)
+        except Exception as error:  # our bug, as above
+            self._fault(failed, error)
+            return
+        self._timers.cancel("stuck")
+        if len(self._tasks) > 1:  # others are queued behind this one
+            self._watch_for_stuck()
+        if self.state is State.STUCK:
+            self.post(Event.RECOVERED if self.shown.card else Event.RECOVERED_EMPTY)
+        elif generation == self._generation:
+            self.post(event, payload)
+
+    def _failed(self, failed: Event, error: Failure | Malformed) -> tuple[Event, Any]:
+        """Some failures say more than that the conversation failed."""
+        if isinstance(error, Malformed):
+            return failed, Failure(Problem.CARD_RESET, "the card's answer makes no sense")
+        if error.problem in (Problem.CARD_REMOVED, Problem.READER_REMOVED):
+            # The worker noticed first. Should the status wait never agree, we look again.
+            self._office.clock.later(RECONCILE_SECONDS, partial(self._reconcile, self._report))
+            return Event.CARD_REMOVED, None
+        if failed is Event.PROBE_FAILED and error.problem is Problem.IN_USE_ELSEWHERE:
+            return Event.PROBE_BUSY, error
+        if failed is Event.PROBE_FAILED and error.problem is Problem.CARD_MUTE:
+            return Event.PROBE_MUTE, error
+        return failed, error
+
+    def _reconcile(self, then: SlotReport) -> None:
+        if self.state is State.EMPTY and self._report == then and then.present:
+            self.post(Event.CARD_INSERTED, then.atr)

@@ -1,0 +1,190 @@
+"""All desks together: which readers there are, numbers that are never used twice, who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from structlog import get_logger
+
+from cardsession.asks import Ask, EndAsk, OpenAsk, PlainAsk, QueryAsk, VerifyAsk
+from cardsession.config import Config
+from cardsession.core.errors import Failure, Problem
+from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.reports import Listing, SlotReport
+from cardsession.core.secret import Secret
+from cardsession.core.session import Event
+from cardsession.core.text import clean
+from cardsession.core.tries import Consent, PinStatus
+from cardsession.desk import Desk
+from cardsession.ports import Caller, Channel, Clock, OpenRequest, Publisher, Verdict
+from cardsession.shown import Office
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+REMEMBERED = 256
+"""Ended sessions of which the reason is still told."""
+
+
+class Desks:
+    """The desks of one card service (see `Requests` for what callers may ask)."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        publisher: Publisher,
+        channel: Callable[[str], Channel],
+    ) -> None:
+        self._config = config
+        self._channel = channel
+        self._publisher = publisher
+        self._desks: dict[str, Desk] = {}
+        self._over: OrderedDict[int, str] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._office = Office(
+            config, clock, publisher, itertools.count(1), itertools.count(1), self._session_over
+        )
+
+    # from the status wait
+
+    def listing(self, listing: Listing) -> None:
+        """Make the desks fit what the card service lists now."""
+        self._publisher.backend(listing.backend)
+        lost = listing.backend is not Backend.OK
+        reason = EndReason.BACKEND_LOST if lost else EndReason.READER_REMOVED
+        listed = {slot.name: slot for slot in listing.slots}
+        for name in [name for name in self._desks if name not in listed]:
+            self._close(self._desks.pop(name), reason)
+        for name, slot in listed.items():
+            if name not in self._desks:
+                self._desks[name] = self._new_desk(slot)
+            self._desks[name].report(slot)
+
+    def _new_desk(self, slot: SlotReport) -> Desk:
+        name = clean(slot.name)
+        log.info("reader.appeared", reader=name)
+        label = self._config.readers.labels.get(slot.name, "")
+        reader = ReaderFacts(id=name, name=name, label=label)
+        return Desk(reader, self._channel(slot.name), self._office)
+
+    def _close(self, desk: Desk, reason: EndReason) -> None:
+        log.info("reader.gone", reader=desk.shown.reader.name, reason=reason)
+        desk.post(Event.READER_LOST, reason)
+        task = asyncio.get_running_loop().create_task(desk.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """End every session, drop every authority, end every thread."""
+        await asyncio.gather(
+            *(self.end(session.number, EndReason.DAEMON_STOPPING) for session in self.sessions())
+        )
+        for name in list(self._desks):
+            self._close(self._desks.pop(name), EndReason.DAEMON_STOPPING)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    # from callers
+
+    def readers(self) -> list[ReaderFacts]:
+        """All readers."""
+        return [desk.shown.reader for desk in self._desks.values()]
+
+    def sessions(self) -> list[SessionFacts]:
+        """All sessions that are not over."""
+        return [desk.shown.session for desk in self._desks.values() if desk.shown.session]
+
+    def card(self, number: int) -> CardFacts:
+        """A card that is in a reader."""
+        card = self._desk_of_card(number).shown.card
+        assert card is not None  # noqa: S101 - it was found by its number
+        return card
+
+    def own(self, session: int, caller: Caller) -> SessionFacts:
+        """The session, if it is the caller's."""
+        found = self._desk_of_session(session).shown.session
+        assert found is not None  # noqa: S101 - it was found by its number
+        if found.owner != caller.name:
+            raise Failure(Problem.NOT_OWNER, "the session belongs to another connection")
+        return found
+
+    async def open_session(self, card: int, caller: Caller, request: OpenRequest) -> int:
+        """A new session's number."""
+        ask = OpenAsk(caller, request)
+        self._desk_of_card(card).ask_to_open(ask)
+        return await ask.answered
+
+    async def verify(
+        self,
+        session: int,
+        caller: Caller,
+        label: str,
+        read: Callable[[], Awaitable[Secret]],
+        consent: Consent,
+    ) -> Verdict:
+        """One submission; the secret is read only if it may be used, and wiped after that."""
+        self.own(session, caller)
+        ask = VerifyAsk(label, read, consent)
+        try:
+            return await self._asked(session, Event.VERIFY_ASKED, ask)
+        finally:
+            ask.wipe()
+
+    async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
+        """One PIN's state."""
+        self.own(session, caller)
+        ask = QueryAsk(label)
+        return await self._asked(session, Event.QUERY_ASKED, ask)
+
+    async def lock(self, session: int, caller: Caller) -> None:
+        """Drop the authority, keep the session."""
+        self.own(session, caller)
+        await self._asked(session, Event.LOCK_ASKED, PlainAsk())
+
+    async def keep_alive(self, session: int, caller: Caller) -> None:
+        """Count as activity."""
+        self.own(session, caller)
+        await self._asked(session, Event.KEEP_ALIVE_ASKED, PlainAsk())
+
+    async def end(self, session: int, reason: EndReason) -> None:
+        """End a session; returns when it is over."""
+        try:
+            desk = self._desk_of_session(session)
+        except Failure:
+            return
+        ask = EndAsk(reason)
+        desk.post(Event.END_ASKED, ask)
+        while desk.shown.session and desk.shown.session.number == session:
+            # ended for an earlier reason, perhaps: then this ask is not the one that is answered
+            await asyncio.wait([ask.answered], timeout=0.05)
+
+    def caller_gone(self, name: str) -> None:
+        """A connection left the bus."""
+        for desk in list(self._desks.values()):
+            desk.caller_gone(name)
+
+    async def _asked(self, session: int, event: Event, ask: Ask[T]) -> T:
+        self._desk_of_session(session).post(event, ask)
+        return await ask.answered
+
+    def _session_over(self, session: SessionFacts) -> None:
+        self._over[session.number] = session.end_reason
+        while len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
+
+    def _desk_of_card(self, number: int) -> Desk:
+        for desk in self._desks.values():
+            if desk.shown.card and desk.shown.card.number == number:
+                return desk
+        raise Failure(Problem.CARD_REMOVED, "the card is not in any reader")
+
+    def _desk_of_session(self, number: int) -> Desk:
+        for desk in self._desks.values():
+            if desk.shown.session and desk.shown.session.number == number:
+                return desk
+        raise Failure(Problem.SESSION_ENDED, self._over.get(number, "there is no such session"))

@@ -1,0 +1,244 @@
+"""What the desks need of the world, as protocols; the adapters fill them in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any, Generic, Protocol, TypeVar
+
+from cardsession.core.dialogue import Dialogue
+from cardsession.core.errors import Failure, Problem
+from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.reports import Listing
+from cardsession.core.secret import Secret
+from cardsession.core.tries import Consent, Outcome, PinStatus
+
+T = TypeVar("T")
+
+
+class Disposition(Enum):
+    """What becomes of the handle, and so of the card, after a conversation."""
+
+    HOLD = auto()
+    """Kept: nobody else may use a card that we unlocked."""
+    LEAVE = auto()
+    RESET = auto()
+    """Let go with a reset: whatever was verified is not any more."""
+
+
+class Permit:
+    """The right to send one secret: claimed once by the sender, or withdrawn before that.
+
+    The worker thread claims it directly before the command goes out; the loop withdraws it when
+    the caller left or time is over. Exactly one of the two succeeds, so the loop always knows
+    whether a reply given now could be overtaken by a try.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._claimed = False
+        self._withdrawn = False
+
+    def claim(self) -> None:
+        """Now, or never: `Failure` if it was withdrawn."""
+        with self._lock:
+            if self._withdrawn:
+                raise Failure(Problem.IN_USE_ELSEWHERE, "the submission was withdrawn in time")
+            self._claimed = True
+
+    def withdraw(self) -> bool:
+        """Whether the secret stayed unsent, for good."""
+        with self._lock:
+            self._withdrawn = not self._claimed
+            return self._withdrawn
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it will never be sent."""
+        return self._withdrawn
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a try may have been spent."""
+        return self._claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Talk(Generic[T]):
+    """One conversation with a card: a dialogue, and the terms under which it is held."""
+
+    dialogue: Callable[[], Dialogue[T]]
+    settled: Callable[[T], Disposition] = lambda _: Disposition.LEAVE
+    failed: Disposition = Disposition.LEAVE
+    exclusive: bool = False
+    patience: float = 2.0
+    """Seconds to wait for another program's transaction or handle."""
+    permit: Permit = field(default_factory=Permit)
+
+
+class Channel(Protocol):
+    """One reader's card, worked by a thread of its own; conversations queue up."""
+
+    @property
+    def exchanges(self) -> int:
+        """APDUs sent since the channel was opened."""
+
+    @property
+    def holding(self) -> bool:
+        """Whether a handle is kept: the card was unlocked and nobody else may use it."""
+
+    def converse(self, talk: Talk[T]) -> Awaitable[T]:
+        """Hold the talk inside one card transaction. Raises `Failure` or `Malformed`."""
+
+    def compute(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Work that would hold the loop up, done after the conversations before it."""
+
+    def let_go(self) -> None:
+        """Forget a held handle, with a reset if there still is a card."""
+
+    async def close(self) -> None:
+        """End the thread; a thread that hangs in its reader is left behind after a deadline."""
+
+
+class ReaderWatch(Protocol):
+    """Where readers and cards are seen to come and go."""
+
+    def start(self, report: Callable[[Listing], None]) -> None:
+        """Call `report` on the loop with every listing that differs from the one before."""
+
+    def look_again(self) -> None:
+        """List anew now."""
+
+    async def close(self) -> None:
+        """Stop, within a deadline."""
+
+
+class Ledger(Protocol):
+    """Attempts in flight, and the lowest count seen of each PIN. Called from worker threads."""
+
+    def begin(self, identity: str, reference: int, owner: str) -> None:
+        """Record, durably, that a try is about to be spent."""
+
+    def settle(self, identity: str, reference: int, status: PinStatus) -> None:
+        """Its outcome is known."""
+
+    def in_flight(self, identity: str) -> bool:
+        """Whether a try of this card was never settled."""
+
+    def lowest(self, identity: str, reference: int) -> int | None:
+        """The lowest count seen since a success; None if none was."""
+
+
+class Timer(Protocol):
+    """Something that was set and can be called off."""
+
+    def cancel(self) -> None:
+        """Call it off; a timer that went off already does nothing."""
+
+
+class Clock(Protocol):
+    """Time, for desks: they carry no clock of their own."""
+
+    def usec(self) -> int:
+        """Microseconds since 1970."""
+
+    def monotonic_usec(self) -> int:
+        """Microseconds of CLOCK_MONOTONIC."""
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call on the loop after so many seconds."""
+
+
+class Publisher(Protocol):
+    """Where state is shown. `show` replaces what was shown of the same object."""
+
+    def show(self, facts: ReaderFacts | CardFacts | SessionFacts) -> None:
+        """Announce an object, or what changed of it; changes may be coalesced until `flush`."""
+
+    def withdraw(self, facts: ReaderFacts | CardFacts | SessionFacts) -> None:
+        """Take an object away."""
+
+    def ended(self, session: SessionFacts, detail: Mapping[str, Any]) -> None:
+        """Tell that a session is over; `withdraw` follows."""
+
+    def card_ready(self, card: CardFacts) -> None:
+        """Tell that a card is read."""
+
+    def card_gone(self, card: CardFacts, reason: str) -> None:
+        """Tell that a card is not there any more."""
+
+    def backend(self, state: Backend) -> None:
+        """The card service's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a connection of the bus and its user."""
+
+    name: str
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """What a caller wants of a new session; times in seconds."""
+
+    purpose: str = ""
+    used_by: str = ""
+    wait: float = 0.0
+    idle: float | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A submission's outcome and the count that goes with it (None: unknown)."""
+
+    outcome: Outcome
+    left: int | None
+
+
+class Requests(Protocol):
+    """What callers may ask of the desks. Each raises `Failure`."""
+
+    def readers(self) -> list[ReaderFacts]:
+        """All readers."""
+
+    def sessions(self) -> list[SessionFacts]:
+        """All sessions that are not over."""
+
+    def card(self, number: int) -> CardFacts:
+        """A card that is in a reader."""
+
+    async def open_session(self, card: int, caller: Caller, request: OpenRequest) -> int:
+        """A new session's number."""
+
+    async def verify(
+        self,
+        session: int,
+        caller: Caller,
+        label: str,
+        read: Callable[[], Awaitable[Secret]],
+        consent: Consent,
+    ) -> Verdict:
+        """One submission; the secret is read only if it may be used, and wiped after that."""
+
+    async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
+        """One PIN's state, asked of the card where that is free."""
+
+    async def lock(self, session: int, caller: Caller) -> None:
+        """Drop the authority, keep the session."""
+
+    async def keep_alive(self, session: int, caller: Caller) -> None:
+        """Count as activity."""
+
+    async def end(self, session: int, reason: EndReason) -> None:
+        """End a session; returns when it is over. One that is over already is no error."""
+
+    def caller_gone(self, name: str) -> None:
+        """A connection left the bus: what was its own ends."""
+
+    def own(self, session: int, caller: Caller) -> SessionFacts:
+        """The session, if it is the caller's; else `NotOwner` or `SessionEnded`."""

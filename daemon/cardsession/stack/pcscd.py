@@ -1,0 +1,73 @@
+"""Stock pcscd with the virtual reader, and the question whether it may be started here."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from cardsession.stack.processes import Child, StackError, accepts, child_environment, program
+
+SOCKET: Final = Path("/run/pcscd/pcscd.comm")
+"""Compiled into pcscd and libpcsclite: only a mount namespace can give it a place of its own."""
+PORTS: Final = (35963, 35964)
+"""TCP ports of the two slots of Debian's vsmartcard-vpcd."""
+READERS: Final = ("Virtual PCD 00 00", "Virtual PCD 00 01")
+"""Their PC/SC names."""
+_MOUNTED_FROM: Final = "cardsession"
+_LISTEN: Final = "0A"
+
+
+def in_namespace() -> bool:
+    """Whether /run/pcscd is the private one that `daemon/setup.sh` mounts."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[4] == str(SOCKET.parent) and fields[-2] == _MOUNTED_FROM:
+            return True
+    return False
+
+
+def listening_ports() -> set[int]:
+    """TCP ports somebody listens on here. (Connecting to ask would be putting a card in.)"""
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state = line.split()[:4]
+            if state == _LISTEN:
+                ports.add(int(local.rpartition(":")[2], 16))
+    return ports
+
+
+def _options(binary: str) -> list[str]:
+    """Newer builds ask polkit, which knows nothing of a namespace."""
+    text = subprocess.run(  # noqa: S603 - a list, no shell
+        [binary, "--help"], capture_output=True, text=True, check=False, timeout=10
+    ).stdout
+    return ["--disable-polkit"] if "--disable-polkit" in text else []
+
+
+class Pcscd(Child):
+    """pcscd in the foreground. A context manager, ready when entered.
+
+    Never with --apdu or --debug: those print what the card is sent, passcodes too.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        binary = program("pcscd")
+        super().__init__(
+            "pcscd",
+            [binary, "--foreground", "--info", *_options(binary)],
+            directory / "pcscd.log",
+            child_environment(),
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers and both slots listen. StackError otherwise."""
+        if not in_namespace():
+            raise StackError(
+                "this is not the namespace of daemon/setup.sh, and this machine's own card"
+                " service is left alone: run sh tests/run.sh or sh daemon/try.sh"
+            )
+        super().start()
+        self.wait_for("answers", lambda: accepts(SOCKET))
+        self.wait_for("the virtual readers listen", lambda: set(PORTS) <= listening_ports())

@@ -1,0 +1,73 @@
+"""What a card is made with: data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+class Algorithm(StrEnum):
+    """Key types of SP 800-78-4 that the card has."""
+
+    RSA2048 = "rsa2048"
+    P256 = "p256"
+    P384 = "p384"
+
+
+class Slot(IntEnum):
+    """Key references, SP 800-73-4 part 1 table 4b."""
+
+    AUTHENTICATION = 0x9A
+    SIGNATURE = 0x9C
+    KEY_MANAGEMENT = 0x9D
+    CARD_AUTHENTICATION = 0x9E
+
+
+class PinPolicy(StrEnum):
+    """PIN usage policy, as the discovery object tells it (SP 800-73-4 part 1 clause 3.3.2)."""
+
+    APPLICATION = "application"
+    GLOBAL_TOO = "global-too"
+    GLOBAL_PRIMARY = "global-primary"
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """PINs and PUK as text; not part of any repr."""
+
+    pin: str = field(default="123456", repr=False)
+    puk: str = field(default="12345678", repr=False)
+    global_pin: str = field(default="654321", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CardOptions:
+    """One card. `objects` overrides data objects by tag: bytes as answered, None for absent.
+
+    `days_left` may be negative (an expired card). `pin_digits_only` off lets a PIN be any eight
+    bytes; with it, `format_costs_a_try` chooses 63CX over 6A80, both of which the standard allows.
+    """
+
+    holder: str = "555012345678"
+    organisation: str = "nhs"
+    unit: str = "people"
+    guid: bytes | None = None
+    algorithm: Algorithm = Algorithm.P256
+    slots: tuple[Slot, ...] = tuple(Slot)
+    valid_days: int = 1095
+    days_left: int = 730
+    compressed: bool = False
+    chuid: bool = True
+    discovery: bool = True
+    pin_policy: PinPolicy = PinPolicy.APPLICATION
+    tries_limit: int = 3
+    tries: int | None = None
+    puk_limit: int = 3
+    pin_digits_only: bool = True
+    format_costs_a_try: bool = False
+    deauthentication: bool = True
+    selected_by_default: bool = True
+    extended: bool = True
+    chaining: bool = True
+    atr: bytes | None = None
+    objects: dict[int, bytes | None] = field(default_factory=dict)

@@ -1,0 +1,90 @@
+"""`cardsession-virtual run`: a card in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+from cardsession.virtual.card import VirtualCard
+from cardsession.virtual.commands import Commands
+from cardsession.virtual.control import ControlServer
+from cardsession.virtual.identity import Authority
+from cardsession.virtual.options import CardOptions, Secrets
+from cardsession.virtual.reading import changed
+from cardsession.virtual.seat import Seat
+from cardsession.virtual.vpcd import PORT
+
+_LONGEST_SECRET_LINE = 64
+
+
+def options_of(arguments: argparse.Namespace) -> CardOptions:
+    """The card that the command line describes. ValueError if it describes none."""
+    given: Mapping[str, object] = {
+        "holder": arguments.holder,
+        "algorithm": arguments.algorithm,
+        "slots": arguments.slots,
+        "valid_days": arguments.valid_days,
+        "days_left": arguments.days_left,
+        "tries": arguments.tries,
+        "tries_limit": arguments.tries_limit,
+        "pin_policy": arguments.pin_policy,
+        "compressed": arguments.compressed,
+        "chuid": not arguments.no_chuid,
+        "discovery": not arguments.no_discovery,
+        "extended": not arguments.no_extended,
+        "deauthentication": not arguments.no_deauthentication,
+        "pin_digits_only": not arguments.any_pin,
+        "format_costs_a_try": arguments.format_costs_a_try,
+        "guid": arguments.guid,
+        "atr": arguments.atr,
+    }
+    return changed(CardOptions(), given)
+
+
+def secrets_of(
+    arguments: argparse.Namespace, environment: MutableMapping[str, str] = os.environ
+) -> Secrets:
+    """PIN from --pin-file, --pin-fd or the environment, which is then cleared of it."""
+    plain = Secrets()
+    pin = environment.pop("CARDSESSION_CARD_PIN", plain.pin)
+    puk = environment.pop("CARDSESSION_CARD_PUK", plain.puk)
+    global_pin = environment.pop("CARDSESSION_CARD_GLOBAL_PIN", plain.global_pin)
+    if arguments.pin_file is not None:
+        pin = first_line(Path(arguments.pin_file).read_bytes())
+    elif arguments.pin_fd is not None:
+        with os.fdopen(arguments.pin_fd, "rb") as stream:
+            pin = first_line(stream.readline(_LONGEST_SECRET_LINE))
+    return Secrets(pin, puk, global_pin)
+
+
+def first_line(raw: bytes) -> str:
+    """The first line of a PIN file, without its end."""
+    return raw.split(b"\n", 1)[0].rstrip(b"\r").decode("ascii", "replace")
+
+
+async def run(arguments: argparse.Namespace, control: Path) -> None:
+    """Serve one card until SIGTERM, SIGINT or `quit`."""
+    options, secrets = options_of(arguments), secrets_of(arguments)
+    kept: Path | None = arguments.authority
+    authority = Authority.make() if kept is None else Authority.kept(kept)
+    port = arguments.port or PORT + arguments.slot
+    seat = Seat(
+        arguments.host, port, options, lambda chosen: VirtualCard(chosen, secrets, authority)
+    )
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with ControlServer(control, Commands(seat, authority, ended)):
+        where = f"reader slot {arguments.slot} ({arguments.host}:{port})"
+        print(f"card {options.holder} for {where}, control socket {control}", flush=True)
+        try:
+            if not arguments.not_inserted:
+                await seat.insert(wait=0)
+            await ended.wait()
+        finally:
+            await seat.remove()

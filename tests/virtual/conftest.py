@@ -1,0 +1,120 @@
+"""A card in memory, and a reader that the card connects to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Self
+
+import pytest
+
+from cardsession.virtual.card import VirtualCard
+from cardsession.virtual.identity import Authority
+from cardsession.virtual.options import CardOptions, Secrets
+
+DEADLINE = 10.0
+CANARY = "73194682"
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """One test authority for the run."""
+    return Authority.make()
+
+
+@pytest.fixture
+def make_card(authority: Authority) -> Callable[..., VirtualCard]:
+    """Make a card with the canary passcode: make_card(tries_limit=5)."""
+
+    def make(**options: object) -> VirtualCard:
+        chosen = CardOptions(**options)  # type: ignore[arg-type]
+        return VirtualCard(chosen, Secrets(pin=CANARY), authority)
+
+    return make
+
+
+@pytest.fixture
+def card(make_card: Callable[..., VirtualCard]) -> VirtualCard:
+    """A card as it comes."""
+    return make_card()
+
+
+class FakeReader:
+    """vpcd's side of the line: listens, asks, and notes when the card goes."""
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+            asyncio.Queue()
+        )
+        self._server: asyncio.Server | None = None
+        self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        await self.listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def listen(self) -> None:
+        """Listen, on the port of before if there was one."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Close the listener and the line."""
+        if self._server is not None:
+            self._server.close()
+        if self._line is not None:
+            self._line[1].close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._lines.put((reader, writer))
+
+    async def card_in(self) -> None:
+        """Wait for the next card that connects, and power it."""
+        self._line = await asyncio.wait_for(self._lines.get(), DEADLINE)
+        self.control(0x01)
+
+    async def nobody_new(self, within: float) -> bool:
+        """Does no further card connect in that many seconds?"""
+        try:
+            await asyncio.wait_for(self._lines.get(), within)
+        except TimeoutError:
+            return True
+        return False
+
+    def control(self, word: int) -> None:
+        """Send a control word that is not answered."""
+        self.send(bytes([word]))
+
+    def send(self, body: bytes) -> None:
+        """Send one frame."""
+        assert self._line is not None
+        self._line[1].write(len(body).to_bytes(2, "big") + body)
+
+    async def receive(self, within: float = DEADLINE) -> bytes:
+        """One frame from the card. IncompleteReadError if it was pulled."""
+        assert self._line is not None
+        async with asyncio.timeout(within):
+            size = int.from_bytes(await self._line[0].readexactly(2), "big")
+            return await self._line[0].readexactly(size)
+
+    async def ask(self, body: bytes | str) -> bytes:
+        """A command, or 04 for the ATR, and its answer."""
+        self.send(bytes.fromhex(body) if isinstance(body, str) else body)
+        return await self.receive()
+
+    async def card_gone(self) -> None:
+        """Wait until the card has closed the line without a word."""
+        assert self._line is not None
+        async with asyncio.timeout(DEADLINE):
+            assert await self._line[0].read() == b""
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[FakeReader]:
+    """A reader on a port of its own."""
+    async with FakeReader() as made:
+        yield made
