@@ -44,10 +44,13 @@ as_root() {
     fi
 }
 
-# apt_get ARGS…: apt-get as root, asking nothing, waiting its turn; output to stderr.
+# apt_get ARGS…: apt-get as root, asking nothing, waiting its turn; what it says is shown only
+# if it fails.
 apt_get() {
-    as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" >&2 </dev/null
+    said=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" 2>&1 </dev/null) && return 0
+    say "$said"
+    return 1
 }
 
 # missing_packages NAMES: those of NAMES that dpkg does not have installed, one a line.

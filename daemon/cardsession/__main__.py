@@ -11,12 +11,10 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from structlog import get_logger
-
+from cardsession import __version__
 from cardsession import config as settings
 from cardsession.adapters import journal
 from cardsession.adapters.clock import LoopClock
@@ -32,7 +30,6 @@ from cardsession.desks import Desks
 
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78
 
-log = get_logger("cardsession")
 
 
 def main() -> int:
@@ -47,7 +44,7 @@ def main() -> int:
         try:
             asyncio.run(_serve(config))
         except (BusGone, BusError, NameTaken) as error:
-            log.critical("bus.lost", kind=type(error).__name__, text=str(error))
+            journal.logger("cardsession").critical("bus.lost", kind=type(error).__name__, text=str(error))
             return EX_FAILED
     return 0
 
@@ -61,7 +58,7 @@ async def _serve(config: Config) -> None:
     session = config.session
     async with await Connection.open() as connection:
         limits = (session.idle_seconds, session.max_age_seconds)
-        service = Service(connection, version("cardsession"), limits)
+        service = Service(connection, __version__, limits)
         ledger, clock = MemoryLedger(), LoopClock()
         desks = Desks(config, clock, service, lambda reader: PcscChannel(reader, ledger))
         await service.start(desks, spend_last_try=session.spend_last_try)
@@ -95,7 +92,7 @@ class _Listed:
         status = f"{len(listing.slots)} readers" if fine else f"card service: {listing.backend}"
         if not self._told:
             self._told = True
-            log.info("ready", status=status)
+            journal.logger("cardsession").info("ready", status=status)
             self._notifier.ready(status)
         else:
             self._notifier.status(status)
@@ -128,7 +125,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; must exist if given")
     parser.add_argument("--log-level", choices=[*settings.LogLevel], help="instead of the file's")
-    parser.add_argument("--version", action="version", version=version("cardsession"))
+    parser.add_argument("--version", action="version", version=__version__)
     return parser.parse_args()
 
 

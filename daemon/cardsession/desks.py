@@ -26,6 +26,7 @@ from cardsession.shown import Office
 log = get_logger(__name__)
 T = TypeVar("T")
 
+FAREWELL_SECONDS = 1.0
 REMEMBERED = 256
 """Ended sessions of which the reason is still told."""
 
@@ -80,12 +81,14 @@ class Desks:
         task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """End every session, drop every authority, end every thread."""
-        await asyncio.gather(
-            *(self.end(session.number, EndReason.DAEMON_STOPPING) for session in self.sessions())
-        )
+        """End every session, drop every authority, end every thread: in bounded time."""
+        reason = EndReason.DAEMON_STOPPING
+        ends = [asyncio.ensure_future(self.end(each.number, reason)) for each in self.sessions()]
+        if ends:
+            # a card that does not answer must not keep the others' sessions from being told
+            await asyncio.wait(ends, timeout=FAREWELL_SECONDS)
         for name in list(self._desks):
-            self._close(self._desks.pop(name), EndReason.DAEMON_STOPPING)
+            self._close(self._desks.pop(name), reason)
         if self._closing:
             await asyncio.wait(self._closing)
 

@@ -278,6 +278,10 @@ class Effects:
     def _expiry(self, seconds: float) -> int:
         return self._office.clock.usec() + int(seconds * 1_000_000)
 
+    def _count_exchanges(self) -> None:
+        spent = self._channel.exchanges - self._exchanges_before
+        self._shown.set_session(exchange_count=spent)
+
     def _limit(self, seconds: float, reason: EndReason) -> None:
         self._timers.set("limit", seconds, lambda: self._end_by(reason))
         if self._shown.session:
@@ -289,9 +293,8 @@ class Effects:
         self._desk.post(Event.END_ASKED, EndAsk(reason))
 
     def _touch(self, *_: Any) -> None:
-        spent = self._channel.exchanges - self._exchanges_before
         now = self._office.clock.monotonic_usec()
-        self._shown.set_session(last_activity_monotonic_usec=now, exchange_count=spent)
+        self._shown.set_session(last_activity_monotonic_usec=now)
         self._limit(self._idle_seconds, EndReason.IDLE_TIMEOUT)
 
     def _close_session(self, event: Event, payload: Any) -> None:
@@ -348,6 +351,7 @@ class Effects:
 
     def _keep_judgement(self, _: Event, judged: Judged) -> None:
         self._timers.cancel("send")
+        self._count_exchanges()
         ask = self.asking
         assert isinstance(ask, VerifyAsk)  # noqa: S101 - the table: only after VERIFY_ASKED
         log.info(
@@ -415,6 +419,7 @@ class Effects:
             ask.answer(status)
 
     def _keep_query(self, _: Event, payload: Counted | Failure | None) -> None:
+        self._count_exchanges()
         if payload is not None:
             tries = payload.tries if isinstance(payload, Counted) else None
             usec = self._office.clock.usec()

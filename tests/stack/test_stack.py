@@ -22,6 +22,7 @@ from cardsession.stack.processes import child_environment, program
 STANDIN = """
 import os, signal, socket, sys
 assert sys.argv[1] == "--config"
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 link.connect(os.environ["NOTIFY_SOCKET"])
 link.send(b"STATUS=one reader\\nREADY=1")
@@ -192,7 +193,7 @@ def _commands(pids: list[str]) -> list[str]:
 
 def test_waiting_ends_at_the_deadline() -> None:
     began = time.monotonic()
-    with pytest.raises(StackError, match="never: not within 0.1 s"):
+    with pytest.raises(StackError, match="^never: not within"):
         wait_until("never", lambda: False, seconds=0.1)
     assert time.monotonic() - began >= 0.1
 

@@ -155,6 +155,11 @@ def configure(level: str, format: str, *, journal: str = JOURNAL_SOCKET, stderr:
     return Log(level, journal if to_journal else None, stderr)
 
 
+def logger(name: str) -> Any:
+    """A logger, for modules that must not import structlog before this one did."""
+    return structlog.get_logger(name)
+
+
 def redact(_: WrappedLogger, __: str, facts: EventDict) -> EventDict:
     """The last processor but the writer: what remains may be read by every technician."""
     ordered = {key: facts[key] for key in _HEADS if key in facts} | dict(facts)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
+from enum import Enum, auto
 from typing import TypeVar
 
 from smartcard import scard
@@ -30,7 +31,7 @@ from cardsession.ports import Disposition, Ledger, Talk
 T = TypeVar("T")
 log = get_logger(__name__)
 
-SOCKET = Path("/run/pcscd/pcscd.comm")
+SOCKET = "/run/pcscd/pcscd.comm"
 NOTIFICATION = "\\\\?PnP?\\Notification"
 """The pseudo-reader that changes when a reader comes or goes (PC/SC part 5)."""
 SETTLE_MSEC = 2000
@@ -40,8 +41,23 @@ FOREVER_MSEC = 0x7FFFFFFF
 BACKOFF = (0.1, 0.25, 0.5, 1.0)
 """Seconds between attempts to reach a card service that is down; the last repeats."""
 RIVAL_PAUSE = 0.02
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0
 
+
+class Wait(Enum):
+    """How a status wait ended."""
+
+    TOLD = auto()
+    TIMED_OUT = auto()
+    LIST_AGAIN = auto()
+    """A name vanished, which fails the whole call, or the wait was cancelled."""
+
+
+States = dict[str, tuple[int, bytes]]
+"""Each reader's state and ATR."""
+
+_REFUSED = "the card service refuses us"
+_NOTHING_TOLD = frozenset({0x80100009, 0x80100017, 0x80100002})
 _GONE = frozenset({0x8010000C, 0x80100069, 0x80100016, 0x80100003})
 _BACKEND = frozenset({0x80100013, 0x8010001D, 0x8010001E, 0x80100014})
 _PROBLEMS: dict[int, tuple[Problem, str]] = {
@@ -53,7 +69,7 @@ _PROBLEMS: dict[int, tuple[Problem, str]] = {
     0x8010000F: (Problem.CARD_MUTE, "the card and the reader share no protocol"),
     0x80100009: (Problem.READER_REMOVED, "the reader is gone"),
     0x80100017: (Problem.READER_REMOVED, "the reader is gone"),
-    0x8010006A: (Problem.BACKEND_UNAVAILABLE, "the card service refuses us"),
+    0x8010006A: (Problem.BACKEND_UNAVAILABLE, _REFUSED),
     0x8010002F: (Problem.CARD_RESET, "the exchange with the card was lost"),
 }
 _DISPOSITIONS = {
@@ -300,19 +316,18 @@ class PcscWatch:
             await asyncio.sleep(0.01)
 
     def _work(self) -> None:
-        failures = 0
+        attempt = 0
         while not self._stop.is_set():
             try:
                 self._context = _establish()
-                failures = 0
                 self._follow()
             except Failure as error:
+                # a service that was there a moment ago may be back at once
+                attempt = 0 if self._last and self._last.backend is Backend.OK else attempt + 1
                 self._say(Listing(_backend_state(error)))
+                self._stop.wait(BACKOFF[min(attempt, len(BACKOFF) - 1)])
             finally:
                 self._drop()
-            if not self._stop.is_set():
-                self._stop.wait(BACKOFF[min(failures, len(BACKOFF) - 1)])
-                failures += 1
 
     def _drop(self) -> None:
         context, self._context = self._context, None
@@ -320,21 +335,29 @@ class PcscWatch:
             scard.SCardReleaseContext(context)
 
     def _follow(self) -> None:
-        """List, tell, wait, and again; any error of the service ends this epoch."""
+        """List, tell, wait, tell; any error of the service ends this epoch.
+
+        What the wait itself reports is told at once, before the readers are listed anew. After
+        a change the first wait is short, so that what was lost between two waits is found.
+        """
         known: dict[str, int] = {}
         settled = False
         while not self._stop.is_set():
             self._again.clear()
             names = self._names()
             known = {name: known.get(name, scard.SCARD_STATE_UNAWARE) for name in names}
-            woke, states = self._status(known, 0)
-            if states is None:
+            if self._wait(known, 0) is Wait.LIST_AGAIN or self._again.is_set():
                 continue
-            self._say(Listing(Backend.OK, tuple(states.values())))
-            if self._again.is_set():
-                continue
-            woke, _ = self._status(known, FOREVER_MSEC if settled else SETTLE_MSEC)
-            settled = not woke
+            settled = self._wait(known, FOREVER_MSEC if settled else SETTLE_MSEC) is Wait.TIMED_OUT
+
+    def _wait(self, known: dict[str, int], msec: int) -> Wait:
+        """One status wait; what it tells is handed on, and `known` is brought up to date."""
+        woke, states = self._status(known, msec)
+        if woke is Wait.TOLD:
+            known.update({name: state for name, (state, _) in states.items()})
+            slots = tuple(_slot(name, state, atr) for name, (state, atr) in states.items())
+            self._say(Listing(Backend.OK, slots))
+        return woke
 
     def _names(self) -> list[str]:
         code, names = scard.SCardListReaders(self._context, [])
@@ -343,32 +366,22 @@ class PcscWatch:
         _check(code)
         return list(names)
 
-    def _status(
-        self, known: dict[str, int], msec: int
-    ) -> tuple[bool, dict[str, SlotReport] | None]:
-        """One status wait: whether anything changed, and each reader's report.
-
-        Updates `known` in place. No report (None) where a name vanished: it fails the whole
-        call, and the readers must be listed again.
-        """
-        asked = [(name, state) for name, state in known.items()]
+    def _status(self, known: dict[str, int], msec: int) -> tuple[Wait, States]:
+        asked = list(known.items())
         if msec:
             asked.append((NOTIFICATION, scard.SCARD_STATE_UNAWARE))
         elif not asked:
-            return False, {}
+            return Wait.TOLD, {}
         code, answers = scard.SCardGetStatusChange(self._context, msec, asked)
-        if code in (scard.SCARD_E_UNKNOWN_READER, scard.SCARD_E_READER_UNAVAILABLE):
-            return True, None
-        if code == scard.SCARD_E_CANCELLED:
-            return True, {}
+        if code == scard.SCARD_E_TIMEOUT and msec:
+            return Wait.TIMED_OUT, {}
+        if code in _NOTHING_TOLD:
+            return Wait.LIST_AGAIN, {}
         if code not in (scard.SCARD_S_SUCCESS, scard.SCARD_E_TIMEOUT):
             raise failure(code)
-        reports = {
-            name: _slot(name, state, bytes(atr)) for name, state, atr in answers if name in known
+        return Wait.TOLD, {
+            name: (state, bytes(atr)) for name, state, atr in answers if name in known
         }
-        if not msec:
-            known.update({name: state for name, state, _ in answers if name in known})
-        return code == scard.SCARD_S_SUCCESS, reports
 
     def _say(self, listing: Listing) -> None:
         if listing != self._last:
@@ -390,8 +403,14 @@ def _slot(name: str, state: int, atr: bytes) -> SlotReport:
 
 def _backend_state(error: Failure) -> Backend:
     """A refused socket answers as a dead one does: connecting to it tells them apart."""
-    if "refuses" in error.text:
+    if error.text == _REFUSED:
         return Backend.DENIED
-    return Backend.DENIED if not os.access(SOCKET, os.W_OK) and SOCKET.exists() else (
-        Backend.PCSCD_DOWN
-    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(CLOSE_SECONDS)
+            probe.connect(SOCKET)
+        except PermissionError:
+            return Backend.DENIED
+        except OSError:
+            pass
+    return Backend.PCSCD_DOWN

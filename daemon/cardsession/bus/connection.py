@@ -88,6 +88,7 @@ class Connection:
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stream = stream
         self._serials = count(1)
+        self._received = 0
         self._pending: dict[int, tuple[str, asyncio.Future[Reply]]] = {}
         self._subscriptions: list[Subscription] = []
         self._owners = Owners(self._ask_driver)
@@ -298,6 +299,7 @@ class Connection:
 
     def _on_frame(self, frame: Frame) -> None:
         """One message; a fault in handling it costs nothing but that message."""
+        self._received += 1
         try:
             match frame.header.kind:
                 case Kind.CALL:
@@ -334,7 +336,7 @@ class Connection:
             close_fds(frame.fds)
             return
         try:
-            future.set_result(_reply(header, frame))
+            future.set_result(_reply(header, frame, self._received))
         except BusError as error:
             close_fds(frame.fds)
             future.set_exception(error)
@@ -353,7 +355,7 @@ class Connection:
             return
         signal = Signal(
             header.sender or "", header.path or "/", header.interface or "", header.member or "",
-            header.signature, body,
+            header.signature, body, self._received,
         )  # fmt: skip
         if signal.sender == DRIVER and signal.member == "NameOwnerChanged":
             self._owners.update(signal)
@@ -368,7 +370,7 @@ class Connection:
             self._failures.report("signal.failed", error, member=signal.member)
 
 
-def _reply(header: Header, frame: Frame) -> Reply:
+def _reply(header: Header, frame: Frame, order: int) -> Reply:
     """A reply's contents. Raises BusError for an error, or one that cannot be read."""
     if frame.raw is None:
         raise BusError(ErrorName.LIMITS_EXCEEDED, "too long a reply")
@@ -379,7 +381,7 @@ def _reply(header: Header, frame: Frame) -> Reply:
     if header.kind == Kind.ERROR:
         text = body[0] if body and isinstance(body[0], str) else ""
         raise BusError(header.error_name or ErrorName.FAILED, text)
-    return Reply(header.signature, body, frame.fds)
+    return Reply(header.signature, body, frame.fds, order)
 
 
 def _duplicates(fds: tuple[int, ...]) -> tuple[int, ...]:

@@ -55,11 +55,16 @@ class Reply:
     signature: str
     body: Body
     fds: tuple[int, ...] = ()
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal as received; `sender` is a unique name (or the bus driver's)."""
+    """A signal as received; `sender` is a unique name (or the bus driver's).
+
+    `order` counts all messages received, replies too: whoever awaits a reply goes on some time
+    after signals behind it were delivered, and can tell by it which those are.
+    """
 
     sender: str
     path: str
@@ -67,6 +72,7 @@ class Signal:
     member: str
     signature: str
     body: Body
+    order: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Follower:
     owner: str = ""
     objects: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     position: int = -1
+    hopeless: Callable[[], str] = str
+    """Why nothing more can come (a part has ended); "" while it can."""
 
     def until(
         self, what: str, wanted: Callable[[Message], bool], seconds: float = STEP_SECONDS
@@ -50,7 +52,10 @@ class Follower:
             passed.append(message)
             return False
 
-        return self.monitor.find(what, take, after=self.position, seconds=seconds), passed
+        found = self.monitor.find(
+            what, take, after=self.position, seconds=seconds, hopeless=self.hopeless
+        )
+        return found, passed
 
     def property(self, path: str, interface: str, name: str) -> Any:
         """A property as last told; None if never."""

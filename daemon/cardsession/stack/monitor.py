@@ -23,6 +23,7 @@ from cardsession.stack.processes import (
 )
 
 _POLL: Final = 0.005
+_LAST_WORDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +144,20 @@ class Monitor(Child):
         *,
         after: int = -1,
         seconds: float = DEADLINE,
+        hopeless: Callable[[], str] = str,
     ) -> Message:
         """The first message after number `after` that is `wanted`; waits for it.
 
-        StackError names `what` if it does not come within `seconds`.
+        StackError names `what` if it does not come within `seconds`, or sooner if `hopeless`
+        says why it no longer can.
         """
         deadline = time.monotonic() + seconds
         position = after + 1
+        reason = ""
         while True:
+            if not reason and (reason := hopeless()):
+                # What was sent before may still be on its way here.
+                deadline = min(deadline, time.monotonic() + _LAST_WORDS)
             ended = time.monotonic() > deadline
             seen = self.messages()
             for message in seen[position:]:
@@ -158,5 +165,6 @@ class Monitor(Child):
                     return message
             position = len(seen)
             if ended:
-                raise StackError(f"not seen on the bus within {seconds:g} s: {what}")
+                why = reason or f"not within {seconds:g} s"
+                raise StackError(f"not seen on the bus: {what} ({why})")
             time.sleep(_POLL)

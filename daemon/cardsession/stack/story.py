@@ -51,11 +51,12 @@ class Story:
 
     def __init__(self, stack: Stack, monitor: Monitor) -> None:
         self.stack = stack
-        self.seen = Follower(monitor)
+        self.seen = Follower(monitor, hopeless=self._ended_early)
         self._monitor = monitor
         self._began = time.time()
         self._before = self._began
         self._steps = 0
+        self._in_use: subprocess.Popen[str] | None = None
 
     def tell(self, message: Message, text: str) -> None:
         """Print a step: seconds since the start, since the step before, and what was seen."""
@@ -205,6 +206,8 @@ class Story:
     def _card_pulled(self, card: Card, path: str, session: str) -> None:
         """`Ended card-removed`, then both objects are gone."""
         self._mark()
+        # From here on the tool may end: its session does.
+        self._in_use = None
         card.remove()
         ended, passed = self.seen.until(
             "Ended", lambda m: m.name == f"{SESSION}.Ended" and m.path == session
@@ -226,6 +229,15 @@ class Story:
             if PASSCODE in child.log() or WRONG in child.log():
                 raise StackError(f"a passcode is in the log of {child.name}")
         print("    no passcode in any message or log", flush=True)
+
+    def _ended_early(self) -> str:
+        """A part, or the tool whose doing is awaited, that has ended by itself."""
+        for child in self.stack.children:
+            if child.returncode is not None:
+                return f"{child.name} has ended"
+        if self._in_use is not None and self._in_use.poll() is not None:
+            return f"the tool has ended with status {self._in_use.returncode}"
+        return ""
 
     def _card(self, path: str, name: str) -> Any:
         return self.seen.property(path, CARD, name)
@@ -257,11 +269,13 @@ class Story:
             if process.stdin is not None:
                 process.stdin.write(typed)
                 process.stdin.close()
+            self._in_use = process
             yield process
         except (StackError, subprocess.TimeoutExpired, BrokenPipeError) as error:
             words = log.read_text(errors="backslashreplace")
             raise StackError(f"{error}\n--- {' '.join(command[-4:])}\n{words}---") from None
         finally:
+            self._in_use = None
             process.terminate()
             try:
                 process.wait(STEP_SECONDS)
