@@ -250,7 +250,7 @@ enter_namespace() {
 # private_directory PATH: an empty directory there, for this namespace only.
 private_directory() {
     [ -d "$1" ] || private_parent "$1"
-    mount -t tmpfs -o mode=0755 cardsession "$1" || die "cannot mount over $1"
+    mount -n -t tmpfs -o mode=0755 cardsession "$1" || die "cannot mount over $1"
 }
 
 # private_parent PATH: makes PATH visible here although the machine has none (/run/pcscd
@@ -259,20 +259,20 @@ private_directory() {
 private_parent() {
     parent=$(dirname "$1")
     [ -d "$parent" ] || die "no directory $parent"
-    mount -t tmpfs -o mode=0755 cardsession /mnt || die "cannot mount over /mnt"
+    mount -n -t tmpfs -o mode=0755 cardsession /mnt || die "cannot mount over /mnt"
     mkdir /mnt/old /mnt/new
-    mount --rbind "$parent" /mnt/old || die "cannot bind $parent"
-    mount -t tmpfs -o mode=0755 cardsession /mnt/new || die "cannot mount over /mnt"
+    mount -n --rbind "$parent" /mnt/old || die "cannot bind $parent"
+    mount -n -t tmpfs -o mode=0755 cardsession /mnt/new || die "cannot mount over /mnt"
     for entry in /mnt/old/* /mnt/old/.[!.]*; do
         name=${entry#/mnt/old/}
         if [ -L "$entry" ]; then
             ln -s "$(readlink "$entry")" "/mnt/new/$name"
         elif [ -d "$entry" ]; then
-            mkdir "/mnt/new/$name" && mount --rbind "$entry" "/mnt/new/$name"
+            mkdir "/mnt/new/$name" && mount -n --rbind "$entry" "/mnt/new/$name"
         elif [ -e "$entry" ]; then
-            : >"/mnt/new/$name" && mount --bind "$entry" "/mnt/new/$name"
+            : >"/mnt/new/$name" && mount -n --bind "$entry" "/mnt/new/$name"
         fi
     done
     mkdir "/mnt/new/$(basename "$1")"
-    mount --rbind /mnt/new "$parent" && umount -R -l /mnt || die "cannot mount over $parent"
+    mount -n --rbind /mnt/new "$parent" && umount -R -l /mnt || die "cannot mount over $parent"
 }

@@ -220,7 +220,7 @@ def pins(name: str) -> dict[str, str]:
     """Package → version of a lock; every one has a hash."""
     text = (ROOT / "daemon" / name).read_text()
     entries = re.findall(
-        r"^([a-z0-9-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.M
+        r"^([a-z0-9-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", text, re.MULTILINE
     )
     assert len(entries) == text.count("==")
     return {package: version for package, version, _ in entries}

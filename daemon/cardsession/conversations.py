@@ -38,22 +38,23 @@ class Counted:
 async def probe(channel: Channel) -> tuple[Event, Found]:
     """Who is this? Reads are replayed once after a rival's reset."""
     try:
-        found = await channel.converse(Talk(recognise))
+        return Event.PROBED, await channel.converse_then(Talk(recognise), _found)
     except Failure as error:
         if error.problem is not Problem.CARD_RESET:
             raise
-        found = await channel.converse(Talk(recognise))
-    raw = found[1].certificates
-    certificates = await channel.compute(lambda: trust.read_all(raw))
-    return Event.PROBED, Found(found, certificates)
+        return Event.PROBED, await channel.converse_then(Talk(recognise), _found)
+
+
+def _found(recognised: Recognised) -> Found:
+    return Found(recognised, trust.read_all(recognised[1].certificates))
 
 
 async def certificates(
     channel: Channel, family: Profile, known: Probe
 ) -> tuple[Event, dict[str, Certificate]]:
     """The certificates that the probe left for later."""
-    raw = await channel.converse(Talk(lambda: family.certificates(known)))
-    return Event.CERTIFICATES_READ, await channel.compute(lambda: trust.read_all(raw))
+    talk = Talk(lambda: family.certificates(known))
+    return Event.CERTIFICATES_READ, await channel.converse_then(talk, trust.read_all)
 
 
 async def question(
@@ -65,16 +66,19 @@ async def question(
 
 async def verify(
     channel: Channel, family: Profile, known: Probe, pin: Pin, ask: VerifyAsk, *, exclusive: bool
-) -> tuple[Event, Judged]:
+) -> tuple[Event, Judged | Failure]:
     """One guarded VERIFY; the card is held from the moment that it is unlocked."""
     refused = Judged(Outcome.BAD_FORMAT, Unknown(), sent=False)
     try:
         secret = ask.secret = await ask.read()
     except BadFormat:
         return Event.PIN_REFUSED, refused
+    except Failure as error:
+        return Event.PIN_UNSENT, error
     if ask.permit.withdrawn:
         ask.wipe()
-        raise Failure(Problem.IN_USE_ELSEWHERE, "the submission was withdrawn in time")
+        withdrawn = Failure(Problem.IN_USE_ELSEWHERE, "the submission was withdrawn in time")
+        return Event.PIN_UNSENT, withdrawn
     if len(secret) > pin.stored_length:
         return Event.PIN_REFUSED, refused
     talk = Talk(

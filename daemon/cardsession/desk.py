@@ -146,8 +146,11 @@ class Desk:
         except (Failure, Malformed) as error:
             event, payload = self._failed(failed, error)
         except Exception as error:  # our bug, as above
-            self._fault(failed, error)
-            return
+            if generation == self._generation:
+                self._fault(failed, error)
+                return
+            log.error("desk.late-fault", reader=self.shown.reader.name, exc_info=error)
+            event, payload = failed, None
         self._timers.cancel("stuck")
         if len(self._tasks) > 1:  # others are queued behind this one
             self._watch_for_stuck()

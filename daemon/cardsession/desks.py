@@ -136,7 +136,7 @@ class Desks:
         try:
             return await self._asked(session, Event.VERIFY_ASKED, ask)
         finally:
-            ask.wipe()
+            ask.withdraw()  # not after its caller's reply or departure; what was sent wipes itself
 
     async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
         """One PIN's state."""

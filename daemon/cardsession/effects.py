@@ -42,6 +42,7 @@ TEXTS = {
     Problem.READER_REMOVED: "the reader was removed",
     Problem.READER_STUCK: "the reader does not answer",
     Problem.IN_USE_ELSEWHERE: "another program holds the card",
+    Problem.BACKEND_UNAVAILABLE: "the card service went away",
     Problem.INTERNAL: "an internal error",
 }
 _LOST = {
@@ -80,8 +81,13 @@ class Timers:
 
     def set(self, name: str, seconds: float, call: Callable[[], None]) -> None:
         """Call after so many seconds, once."""
+
+        def ring() -> None:
+            self._set.pop(name, None)
+            call()
+
         self.cancel(name)
-        self._set[name] = self._clock.later(seconds, call)
+        self._set[name] = self._clock.later(seconds, ring)
 
     def cancel(self, *names: str) -> None:
         """Call off these; all of them without a name."""
@@ -125,6 +131,7 @@ class Effects:
 
     def give_up(self, event: Event) -> None:
         """Our own bug: whoever waits hears of it, the session ends, the card is let go."""
+        self._mark_stale()
         self._answer_failure(event, Failure(Problem.INTERNAL, TEXTS[Problem.INTERNAL]))
         self._close_session(event, EndAsk(EndReason.FORCED))
         self._end_session()
@@ -140,6 +147,7 @@ class Effects:
         for ask in waiting:
             if ask.deadline:
                 ask.deadline.cancel()
+                ask.deadline = None
             self._desk.post(Event.OPEN_ASKED, ask)
 
     def _the_card(self) -> tuple[Channel, Profile, Probe]:
@@ -150,6 +158,8 @@ class Effects:
     # effects: a card
 
     def _show_card(self, _: Event, atr: bytes) -> None:
+        if self._shown.card:
+            return  # a stuck reader's card that is called mute: it was shown when it came
         self._forget_card()
         self._retries = 0
         self._shown.new_card(atr)
@@ -249,7 +259,7 @@ class Effects:
             ask.refuse(Problem.TIMEOUT, "the card was not ready in time")
 
     def _ask_to_open(self, _: Event, ask: OpenAsk) -> None:
-        self.asking = ask
+        self.asking, self._abandoned = ask, None
         if self._family is None:
             unread = Failure(Problem.NOT_SUPPORTED, "no profile reads this card")
             self._desk.post(Event.OPEN_FAILED, unread)
@@ -333,7 +343,8 @@ class Effects:
         card = self._the_card()
         pin = card[2].pins.get(ask.label)
         if pin is None:
-            self._desk.post(Event.PIN_LOST, Failure(Problem.NO_SUCH_PIN, "the card has no such PIN"))
+            missing = Failure(Problem.NO_SUCH_PIN, "the card has no such PIN")
+            self._desk.post(Event.PIN_UNSENT, missing)
         else:
             self._timers.set("send", SEND_SECONDS, lambda: self._too_late(ask))
             exclusive = self._office.config.session.hold is Hold.EXCLUSIVE
@@ -365,8 +376,9 @@ class Effects:
         self._shown.set_card(lambda card: update.judged(card, ask.label, judged, usec))
 
     def _answer_judgement(self, _: Event, judged: Judged) -> None:
-        if self.asking:
-            self.asking.answer(Verdict(judged.outcome, left(judged.status)))
+        ask, self.asking = self.asking, None
+        if ask:
+            ask.answer(Verdict(judged.outcome, left(judged.status)))
 
     def _answer_failure(self, event: Event, payload: Any) -> None:
         self._timers.cancel("send")
@@ -374,6 +386,8 @@ class Effects:
         if ask is None:
             return
         lost = _LOST.get(event)
+        if payload is EndReason.BACKEND_LOST:
+            lost = Problem.BACKEND_UNAVAILABLE
         if lost is None and isinstance(payload, Failure):
             failure = payload
         else:

@@ -15,6 +15,7 @@ from cardsession.core.reports import Listing
 from cardsession.core.secret import Secret
 from cardsession.core.tries import Consent, Outcome, PinStatus
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -92,8 +93,9 @@ class Channel(Protocol):
     def converse(self, talk: Talk[T]) -> Awaitable[T]:
         """Hold the talk inside one card transaction. Raises `Failure` or `Malformed`."""
 
-    def compute(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Work that would hold the loop up, done after the conversations before it."""
+    def converse_then(self, talk: Talk[T], work: Callable[[T], R]) -> Awaitable[R]:
+        """The same, and work on its result that would hold the loop up: done by the reader's
+        thread when the card is let go, before the next conversation."""
 
     def let_go(self) -> None:
         """Forget a held handle, with a reset if there still is a card."""

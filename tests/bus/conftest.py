@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from cardsession.bus.connection import Connection
+from cardsession.client import CardSessionClient
+
+from .fakeservice import FakeService
 
 # Defaults of the stock system.conf, plus leave to own and call the names that the tests use.
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -94,3 +97,16 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 def until_fixture() -> Callable[..., Awaitable[None]]:
     """`await until(lambda: ...)`."""
     return until
+
+
+@pytest.fixture
+async def service(connect: Connect) -> FakeService:
+    """The contract's other side, told what to say."""
+    return await FakeService.start(await connect())
+
+
+@pytest.fixture
+async def client(service: FakeService, bus: str) -> AsyncIterator[CardSessionClient]:
+    """A client of it."""
+    async with await CardSessionClient.open(bus) as client:
+        yield client

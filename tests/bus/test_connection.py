@@ -25,7 +25,7 @@ from cardsession.bus.contract import ErrorName
 from cardsession.bus.frames import Flag, Kind
 from cardsession.bus.wire import encode
 
-from .util import CANARY, Bus, Connect, Until, ask, echo, open_fds, pair, run
+from .util import CANARY, Bus, Connect, Until, ask, close_and_wait, echo, open_fds, pair, run
 
 # -- calls
 
@@ -252,7 +252,7 @@ async def test_a_name_has_one_owner(connect: Connect) -> None:
     with pytest.raises(BusError) as caught:
         await second.own_name("org.example.Forbidden")
     assert caught.value.name == ErrorName.ACCESS_DENIED
-    await first.close()
+    await close_and_wait(first, second)
     await second.own_name("org.cardsession1")
 
 
@@ -261,7 +261,7 @@ async def test_credentials(connect: Connect) -> None:
     found = await first.credentials(second.unique_name)
     assert (found.uid, found.pid) == (os.getuid(), os.getpid())
     assert found.groups is not None and os.getgid() in found.groups
-    await second.close()
+    await close_and_wait(second, first)
     with pytest.raises(BusError):
         await first.credentials(second.unique_name)
 

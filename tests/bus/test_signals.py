@@ -14,7 +14,7 @@ from cardsession.bus.connection import (
     Variant,
 )
 
-from .util import CANARY, Connect, Until, ask, pair
+from .util import CANARY, Connect, Until, ask, close_and_wait, pair
 
 # -- outgoing strings
 
@@ -133,7 +133,7 @@ async def test_a_strangers_signals_are_not_the_services(connect: Connect) -> Non
 
     await tell(stranger, "forged")
     await tell(first, "first")
-    await first.close()
+    await close_and_wait(first, stranger)
     await tell(stranger, "forged")
     await second.own_name("org.cardsession1")
     await tell(second, "second")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cardsession.bus.connection import Answer, Call, Connection, Reply
+from cardsession.client import Event, Events
 
 Connect = Callable[[], Awaitable[Connection]]
 Until = Callable[..., Awaitable[None]]
@@ -47,3 +48,19 @@ async def run(*command: str) -> str:
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
     return said.decode()
+
+
+async def next_of(events: Events, number: int) -> list[Event]:
+    """The next events."""
+    async with asyncio.timeout(20):
+        return [await anext(events) for _ in range(number)]
+
+
+async def close_and_wait(leaver: Connection, observer: Connection) -> None:
+    """Close a connection and wait until the bus has noticed."""
+    name = leaver.unique_name
+    await leaver.close()
+    driver = "org.freedesktop.DBus"
+    async with asyncio.timeout(20):
+        while (await observer.call(driver, "/", driver, "NameHasOwner", "s", (name,))).body[0]:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)

@@ -89,15 +89,20 @@ async def test_interrupted_reading_leaves_nothing(
     reader, writer = pipe
     os.write(writer, CANARY)
     reading = asyncio.create_task(read_line(reader))
-    async with asyncio.timeout(10):
-        while len(views) <= len(CANARY):
-            await asyncio.sleep(0)
+    await until(lambda: len(views) > len(CANARY))
     assert bytes(views[0]).startswith(CANARY)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
     assert not any(views[0])
     os.close(writer)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it, ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
 
 
 class Terminal:
@@ -122,12 +127,6 @@ class Terminal:
         """Whether what is typed is shown."""
         return bool(termios.tcgetattr(self.slave)[3] & termios.ECHO)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for it, ten seconds at most."""
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     def close(self) -> None:
         """Hang up."""
         os.close(self.slave)
@@ -147,11 +146,11 @@ async def test_nothing_is_echoed(terminal: Terminal) -> None:
     """The prompt, a new line, and in between nothing; afterwards the terminal is as it was."""
     os.write(terminal.master, b"typed too early\n")
     asking = asyncio.create_task(ask("Passcode: ", terminal.name))
-    await terminal.until(lambda: b"Passcode: " in terminal.shown)
+    await until(lambda: b"Passcode: " in terminal.shown)
     assert not terminal.echoes()
     os.write(terminal.master, b"73x\x7f194682\n")  # with a correction
     assert await asyncio.wait_for(asking, 10) == CANARY
-    await terminal.until(lambda: terminal.shown.endswith(b"Passcode: \r\n"))
+    await until(lambda: terminal.shown.endswith(b"Passcode: \r\n"))
     assert CANARY not in terminal.shown
     assert terminal.echoes()
 
@@ -159,7 +158,7 @@ async def test_nothing_is_echoed(terminal: Terminal) -> None:
 async def test_given_up(terminal: Terminal) -> None:
     """Cancelled while waiting: the terminal echoes again."""
     asking = asyncio.create_task(ask("Passcode: ", terminal.name))
-    await terminal.until(lambda: b"Passcode: " in terminal.shown)
+    await until(lambda: b"Passcode: " in terminal.shown)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -169,7 +168,7 @@ async def test_given_up(terminal: Terminal) -> None:
 async def test_end_of_input_at_the_terminal(terminal: Terminal) -> None:
     """Control-D on an empty line is an empty passcode, which the daemon refuses."""
     asking = asyncio.create_task(ask("Passcode: ", terminal.name))
-    await terminal.until(lambda: b"Passcode: " in terminal.shown)
+    await until(lambda: b"Passcode: " in terminal.shown)
     os.write(terminal.master, b"\x04")
     assert await asyncio.wait_for(asking, 10) == b""
 

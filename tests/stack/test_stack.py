@@ -193,7 +193,7 @@ def _commands(pids: list[str]) -> list[str]:
 
 def test_waiting_ends_at_the_deadline() -> None:
     began = time.monotonic()
-    with pytest.raises(StackError, match="^never: not within"):
+    with pytest.raises(StackError, match=r"^never: not within"):
         wait_until("never", lambda: False, seconds=0.1)
     assert time.monotonic() - began >= 0.1
 

@@ -144,14 +144,14 @@ class Log:
         return _write_line(self._stderr, _as_line(facts))
 
 
-def configure(level: str, format: str, *, journal: str = JOURNAL_SOCKET, stderr: int = 2) -> Log:
-    """The log to enter: `level` debug, info, warning or error; `format` auto, journal or json.
+def configure(level: str, form: str, *, journal: str = JOURNAL_SOCKET, stderr: int = 2) -> Log:
+    """The log to enter: `level` debug, info, warning or error; `form` auto, journal or json.
 
     `auto` is the journal only if standard error already leads there (JOURNAL_STREAM,
     systemd.exec(5)): that a journal runs on the machine does not mean that whoever started us
     reads it. Where the journal cannot be reached, events are JSON lines on `stderr` all the same.
     """
-    to_journal = format == "journal" or (format == "auto" and _is_journal(stderr))
+    to_journal = form == "journal" or (form == "auto" and _is_journal(stderr))
     return Log(level, journal if to_journal else None, stderr)
 
 
@@ -294,7 +294,7 @@ class _Bridge(logging.Handler):
         except Exception:
             self._log.lost()
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the base's name
         """The base prints the arguments of an event that failed, which must not be seen."""
         self._log.lost()
 

@@ -28,6 +28,7 @@ from cardsession.core.facts import Backend
 from cardsession.core.reports import Listing, SlotReport
 from cardsession.ports import Disposition, Ledger, Talk
 
+R = TypeVar("R")
 T = TypeVar("T")
 log = get_logger(__name__)
 
@@ -41,6 +42,9 @@ FOREVER_MSEC = 0x7FFFFFFF
 BACKOFF = (0.1, 0.25, 0.5, 1.0)
 """Seconds between attempts to reach a card service that is down; the last repeats."""
 RIVAL_PAUSE = 0.02
+STATUS_BYTES = 2
+NOTICED_MSEC = 1000
+"""pcscd looks for a removed card every 400 ms."""
 CLOSE_SECONDS = 1.0
 
 
@@ -129,9 +133,9 @@ class PcscChannel:
         """Queue the talk; its result, or its `Failure`, comes home on the loop."""
         return self._submit(lambda: self._hold_talk(talk))
 
-    def compute(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Queue plain work."""
-        return self._submit(work)
+    def converse_then(self, talk: Talk[T], work: Callable[[T], R]) -> asyncio.Future[R]:
+        """Queue the talk, and work on its result once the card is let go."""
+        return self._submit(lambda: work(self._hold_talk(talk)))
 
     def let_go(self) -> None:
         """Queue the end of a held handle."""
@@ -214,7 +218,21 @@ class PcscChannel:
         finally:
             numbers[:] = [0] * len(numbers)
         _check(code)
+        if len(answer) < STATUS_BYTES:
+            self._doubt()
         return bytes(answer)
+
+    def _doubt(self) -> None:
+        """An answer without a status word: most often the card was pulled and the service has
+        not noticed yet. Returns if the card is still in, after waiting long enough to know."""
+        asked = [(self._reader, scard.SCARD_STATE_UNAWARE)]
+        for msec in (0, NOTICED_MSEC):
+            code, answers = scard.SCardGetStatusChange(self._context, msec, asked)
+            if code not in (scard.SCARD_S_SUCCESS, scard.SCARD_E_TIMEOUT):
+                raise failure(code)
+            asked = [(name, state) for name, state, _ in answers]
+            if code == scard.SCARD_S_SUCCESS and not asked[0][1] & scard.SCARD_STATE_PRESENT:
+                raise failure(scard.SCARD_W_REMOVED_CARD)
 
     def _connect(self, talk: Talk[T]) -> None:
         if self._card is not None:

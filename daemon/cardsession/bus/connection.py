@@ -142,7 +142,7 @@ class Connection:
         self._dispatcher.handler = handler
         self._dispatcher.before_reply = before_reply
 
-    def emit(  # noqa: PLR0917 (a message has this many parts)
+    def emit(  # noqa: PLR0913, PLR0917 (a message has this many parts)
         self, path: str, interface: str, member: str, signature: str = "", body: Body = (),
         destination: str | None = None,
     ) -> None:  # fmt: skip
@@ -153,7 +153,7 @@ class Connection:
         )  # fmt: skip
         self._stream.send(data)
 
-    async def call(  # noqa: PLR0917 (a message has this many parts)
+    async def call(  # noqa: PLR0913, PLR0917 (a message has this many parts)
         self, destination: str, path: str, interface: str | None, member: str,
         signature: str = "", body: Body = (), fds: tuple[int, ...] = (), timeout: float = 25.0,  # noqa: ASYNC109
     ) -> Reply:  # fmt: skip
@@ -184,7 +184,7 @@ class Connection:
         finally:
             self._pending.pop(serial, None)
 
-    async def subscribe(
+    async def subscribe(  # noqa: PLR0913 (a rule has this many parts)
         self, callback: Callable[[Signal], None], *, sender: str | None = None,
         interface: str | None = None, member: str | None = None, path: str | None = None,
         path_namespace: str | None = None, arg0: str | None = None,

@@ -97,7 +97,7 @@ class Call:
         "wants_reply",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0917 (a message has this many parts)
+    def __init__(  # noqa: PLR0913, PLR0917 (a message has this many parts)
         self,
         sender: str,
         path: str,

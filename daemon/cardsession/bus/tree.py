@@ -132,13 +132,21 @@ class Tree:
                 return
             self._send(self._waiting.pop(0))
 
+    def _turn(self) -> None:
+        """Whoever a farewell concerns was woken in the same turn of the loop: he replies first."""
+        self.flush_before_reply()
+        if self._waiting:
+            self._later(self.flush)
+        else:
+            self._scheduled = False
+
     def _queue(self, entry: Signal | Added | Changed) -> None:
         if not self._open:
             return
         self._waiting.append(entry)
         if not self._scheduled:
             self._scheduled = True
-            self._later(self.flush)
+            self._later(self._turn)
 
     def _queue_change(self, path: str, interface: str, names: dict[str, None]) -> None:
         for entry in self._waiting:

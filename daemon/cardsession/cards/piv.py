@@ -106,7 +106,7 @@ class Piv:
         yield Attempt(probe.identity, pin.reference)
         judged = yield from _submit(pin, secret, before)
         if isinstance(judged.status, Unknown):
-            judged = replace(judged, status=(yield from _count(pin)))
+            judged = replace(judged, status=(yield from _sober_count(probe, pin)))
         yield Settle(probe.identity, pin.reference, judged.status)
         return judged
 

@@ -11,11 +11,11 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 from cardsession.bus import contract
-from cardsession.bus.connection import BusGone, Connection, Reply, Signal, Variant
+from cardsession.bus.connection import BusError, BusGone, Connection, Reply, Signal, Variant
 
 from . import records
 from .diagnostics import Diagnostics
-from .errors import BusLost, BusRefused, CardSessionError, ServiceAbsent
+from .errors import BusLost, BusRefused, CardSessionError, ServiceAbsent, typed
 from .records import CardInfo, Certificate, Event, Info, Permission, ReaderInfo, SessionInfo
 from .service import Service
 from .session import Session
@@ -165,7 +165,7 @@ class CardSessionClient:
 
     # -- what one does
 
-    async def open_session(
+    async def open_session(  # noqa: PLR0913 (options, by keyword)
         self,
         card: str,
         purpose: str,
@@ -224,6 +224,8 @@ class CardSessionClient:
             )
         except BusGone as error:
             raise BusLost(str(error)) from None
+        except BusError as error:
+            raise typed(error) from None
         with nullcontext() if require else suppress(ServiceAbsent):
             await self._list()
         if self._listing is not None:  # the service came, or changed, while we asked
@@ -269,7 +271,8 @@ class CardSessionClient:
 
     def _on_signal(self, signal: Signal) -> None:
         if self._early is not None:
-            self._early.append(signal)
+            if len(self._early) < _MAX_EVENTS:
+                self._early.append(signal)
             return
         match (signal.interface, signal.member):
             case (contract.OBJECT_MANAGER, "InterfacesAdded"):

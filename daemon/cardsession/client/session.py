@@ -110,7 +110,7 @@ class Session:
         (signature,) = (await self._call("Sign", slot, algorithm, digest, {})).body
         return bytes(signature)
 
-    async def sign_with_pin(
+    async def sign_with_pin(  # noqa: PLR0913 (options, by keyword)
         self,
         slot: str,
         algorithm: str,

@@ -8,7 +8,7 @@ and knows nothing of dialogues; dialogues know nothing of the wire.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .errors import Malformed
@@ -22,6 +22,8 @@ CHAIN_BIT = 0x10
 """CLA bit of every command of a chain but the last (clause 5.3.3)."""
 RESPONSE_LIMIT = 64 * 1024
 """More than any object we read: an endless 61XX stops here."""
+RESPONSE_PARTS = 512
+"""Or here, if it brings a byte at a time: a card's transaction is short."""
 
 
 class SW(int):
@@ -77,15 +79,17 @@ class Command:
         """What may be logged: CLA INS P1 P2 and the length, never the data."""
         return f"{self.cla:02X} {self.ins:02X} {self.p1:02X} {self.p2:02X} Lc={len(self.data)}"
 
-    def wire(self, data: bytes | bytearray | None = None, *, more: bool = False) -> bytearray:
-        """One short APDU; case 1 is four bytes (ISO/IEC 7816-3 clause 12.1.2)."""
-        body = self.data if data is None else data
-        if len(body) > SHORT_LC:
-            raise ValueError(f"{len(body)} data bytes do not fit a short command")
+    def wire(self, start: int = 0, *, more: bool = False) -> bytearray:
+        """One short APDU with the data from `start` on; case 1 is four bytes (ISO/IEC 7816-3
+        clause 12.1.2). With `more`, it carries 255 of them and is not the last of its chain."""
+        stop = start + SHORT_LC if more else len(self.data)
+        if stop - start > SHORT_LC:
+            raise ValueError(f"{stop - start} data bytes do not fit a short command")
         apdu = bytearray((self.cla | (CHAIN_BIT if more else 0), self.ins, self.p1, self.p2))
-        if body:
-            apdu.append(len(body))
-            apdu += body
+        if stop > start:
+            apdu.append(stop - start)
+            with memoryview(self.data)[start:stop] as body:  # a slice would be a copy to wipe
+                apdu += body
         if self.ne is not None and not more:
             apdu.append(self.ne & 0xFF if self.ne <= SHORT_LE else 0)
         return apdu
@@ -102,12 +106,11 @@ def exchange(command: Command) -> Wire:
     were transmitted. Raises `Malformed` for an answer that no conforming card gives.
     """
     data, sw = yield from _chained(command)
-    if command.effect:
-        return Response(data, sw)
+    if command.effect or command.ne is None:
+        return Response(data, sw)  # a question without Le stays one: with Le it is another command
     if sw.sw1 == 0x6C:
         ne = sw.sw2 or SHORT_LE
-        data, sw = yield from _once(Command(command.cla, command.ins, command.p1, command.p2,
-                                            _last_part(command), ne).wire())
+        data, sw = yield from _once(replace(command, ne=ne).wire(_last_part(command)))
     return (yield from _collected(command, data, sw))
 
 
@@ -125,16 +128,15 @@ def _once(apdu: bytearray) -> Generator[bytearray, bytes, Response]:
         wipe(apdu)
 
 
-def _last_part(command: Command) -> bytes | bytearray:
-    whole = (len(command.data) - 1) // SHORT_LC * SHORT_LC
-    return command.data[max(whole, 0) :]
+def _last_part(command: Command) -> int:
+    """Where the data of a chain's last command begin."""
+    return max((len(command.data) - 1) // SHORT_LC * SHORT_LC, 0)
 
 
 def _chained(command: Command) -> Generator[bytearray, bytes, Response]:
     """Command chaining (clause 5.3.3): any answer but 9000 ends it, and is the answer."""
-    data = command.data
-    for start in range(0, max(len(data) - len(_last_part(command)), 0), SHORT_LC):
-        part = yield from _once(command.wire(data[start : start + SHORT_LC], more=True))
+    for start in range(0, _last_part(command), SHORT_LC):
+        part = yield from _once(command.wire(start, more=True))
         if not part.sw.ok:
             return part
     return (yield from _once(command.wire(_last_part(command))))
@@ -143,12 +145,14 @@ def _chained(command: Command) -> Generator[bytearray, bytes, Response]:
 def _collected(command: Command, data: bytes, sw: SW) -> Wire:
     """GET RESPONSE while bytes are waiting (clause 11.8.1), in the command's own class."""
     answer = bytearray(data)
+    parts = 0
     while sw.sw1 == 0x61:
         more = Command(command.cla & ~CHAIN_BIT, 0xC0, 0, 0, ne=sw.sw2 or SHORT_LE)
         data, sw = yield from _once(more.wire())
         if sw.sw1 == 0x61 and not data:
             raise Malformed("61XX without a byte of data: the answer would never end")
         answer += data
-        if len(answer) > RESPONSE_LIMIT:
-            raise Malformed(f"an answer of more than {RESPONSE_LIMIT} bytes")
+        parts += 1
+        if len(answer) > RESPONSE_LIMIT or parts > RESPONSE_PARTS:
+            raise Malformed(f"an answer of more than {RESPONSE_LIMIT} bytes or {parts - 1} parts")
     return Response(bytes(answer), sw)

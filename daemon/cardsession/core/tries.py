@@ -112,7 +112,7 @@ def left(status: PinStatus) -> int | None:
     match status:
         case Known(count):
             return count
-        case Blocked() | NotSet():
+        case Blocked():
             return 0
         case _:
             return None

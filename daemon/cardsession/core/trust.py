@@ -28,7 +28,7 @@ def read(slot: str, der: bytes) -> Certificate:
             not_before=int(found.not_valid_before_utc.timestamp()),
             not_after=int(found.not_valid_after_utc.timestamp()),
         )
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, x509.InvalidVersion):
         # whatever a card may hold in place of a certificate
         return Certificate(slot=slot, der=der)
 

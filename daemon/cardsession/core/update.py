@@ -22,9 +22,11 @@ def counted(card: CardFacts, tries: Mapping[str, PinStatus] | None, usec: int) -
 
 def judged(card: CardFacts, label: str, verdict: Judged, usec: int) -> CardFacts:
     """One PIN after a submission; where nothing was sent the count is a fresh reading."""
-    source = Source.LAST_VERIFY if verdict.sent else Source.CARD
     if verdict.outcome is Outcome.BAD_FORMAT and not verdict.sent:
         return card  # nothing was asked either
+    source = Source.LAST_VERIFY if verdict.sent else Source.CARD
+    if isinstance(verdict.status, Unknown):
+        source = Source.STALE if verdict.sent else Source.NONE
     status = {**card.pins.status, label: verdict.status}
     return replace(card, pins=PinFacts(status, source, usec))
 

@@ -1,0 +1,1 @@
+"""cardsessionctl, without a daemon."""
