@@ -75,6 +75,10 @@ async def verify(
         return Event.PIN_REFUSED, refused
     except Failure as error:
         return Event.PIN_UNSENT, error
+    except Exception as error:  # the descriptor is the caller's, and so is what is wrong with it
+        if not ask.answered.done():
+            ask.answered.set_exception(error)
+        return Event.PIN_UNSENT, Failure(Problem.SECRET_INVALID, "the secret cannot be read")
     if ask.permit.withdrawn:
         ask.wipe()
         withdrawn = Failure(Problem.IN_USE_ELSEWHERE, "the submission was withdrawn in time")

@@ -110,6 +110,8 @@ class Desk:
                 self._effects.answer_deferred()
         except Exception as error:  # our bug must not take the other readers along
             self._fault(event, error)
+            if isinstance(payload, Ask):
+                payload.refuse(Problem.INTERNAL, TEXTS[Problem.INTERNAL])
 
     def _fault(self, event: Event, error: Exception) -> None:
         log.error("desk.fault", reader=self.shown.reader.name, moment=event.name, exc_info=error)

@@ -19,7 +19,7 @@ from cardsession.bus.connection import (
     Variant,
 )
 from cardsession.bus.contract import ErrorName
-from cardsession.bus.frames import Kind, close_fds
+from cardsession.bus.frames import Frame, Kind, close_fds
 
 from .test_frames import junk
 from .util import Connect, Until, ask, open_fds, pair
@@ -135,6 +135,30 @@ async def test_descriptors_of_an_unwanted_reply_are_closed(connect: Connect, unt
             await task
     await until(lambda: server.calls_running == 0)
     await until(lambda: open_fds() == before)
+
+
+async def test_descriptors_of_a_reply_that_crosses_the_cancellation(connect: Connect) -> None:
+    """The reply is here, but its caller is cancelled before it wakes up."""
+    server, client = await connect(), await connect()
+
+    async def handler(call: Call) -> Answer:
+        return Answer("h", (0,), (os.open("/dev/null", os.O_RDONLY),))
+
+    server.serve(handler)
+    received = client._stream._on_frame
+
+    def receive(frame: Frame) -> None:
+        with_fds = bool(frame.fds)
+        received(frame)
+        if with_fds:
+            task.cancel()
+
+    client._stream._on_frame = receive
+    before = open_fds()
+    task = asyncio.create_task(ask(client, server))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert open_fds() == before
 
 
 async def test_descriptors_of_an_unfit_answer_are_closed(connect: Connect) -> None:

@@ -21,6 +21,7 @@ from cardsession.client import (
     CardReady,
     CardSessionClient,
     Changed,
+    Ended,
     Event,
     Events,
     Exchange,
@@ -127,6 +128,9 @@ async def test_what_a_newer_service_says_is_left_out(
     assert isinstance(changed, Changed) and changed.names == {"trust"}
 
 
+LIST = "GetManagedObjects"
+
+
 async def test_nothing_is_missed_or_seen_twice_around_the_listing(
     service: FakeService, bus: str
 ) -> None:
@@ -163,6 +167,59 @@ async def test_nothing_is_missed_or_seen_twice_around_the_listing(
         assert [card.path for card in client.cards()] == [CARD, f"{contract.CARDS}/8"]
         assert client.cards()[0].pin_tries == {"user": 1}
         assert client.cards()[0].state == "blank"
+
+
+async def test_what_is_in_the_listing_is_not_told_again(connect: Connect, bus: str) -> None:
+    """A service that comes while we listen, busy before it answers."""
+    async with await CardSessionClient.open(bus, require=False) as client:
+        events = client.events()
+        service = FakeService(await connect())
+
+        def before() -> None:
+            service.flush = lambda: None
+            service.change(CARD, State="mute")
+            service.change(CARD, State="ready")
+
+        def listing(call: Call) -> Answer:
+            before()
+            asyncio.get_running_loop().call_soon(lambda: service.change(CARD, State="blank"))
+            return Answer("a{oa{sa{sv}}}", (json_copy(service.objects),))
+
+        service.answers["GetManagedObjects"] = listing
+        await service.connection.own_name(contract.BUS_NAME)
+        back, *added, changed = await next_of(events, 5)
+        assert back == ServiceBack()
+        assert {type(each) for each in added} == {Added}
+        assert isinstance(changed, Changed) and isinstance(changed.info, CardInfo)
+        assert changed.names == {"state"}
+        assert changed.info.state == "blank"
+
+
+async def test_a_listing_of_a_service_that_has_gone_is_not_taken(
+    client: CardSessionClient, service: FakeService
+) -> None:
+    """Its reply was read just before the news of its owner's going."""
+    old = await client._service.call(contract.ROOT, contract.OBJECT_MANAGER, LIST)
+    events = client.events()
+    await service.connection.close()
+    assert await next_of(events, 1) == [ServiceGone()]
+    client._take(old)
+    assert client.cards() == () and not client.present
+
+
+async def test_a_new_service_counts_its_sessions_anew(
+    client: CardSessionClient, service: FakeService, connect: Connect
+) -> None:
+    session = await client.open_session(CARD, "test")
+    events = client.events()
+    service.say(SESSION, contract.SESSION, "Ended", "closed", {})
+    assert await next_of(events, 1) == [Ended(SESSION, "closed")]
+    await service.connection.close()
+    await FakeService.start(await connect())
+    await next_of(events, 5)
+    again = await client.open_session(CARD, "test")
+    assert again.path == session.path
+    assert (session.end_reason, again.end_reason) == ("closed", None)
 
 
 def json_copy(objects: dict[str, Any]) -> dict[str, Any]:

@@ -281,8 +281,10 @@ async def test_the_bus_goes_away(bus_process: Bus, until: Until) -> None:
         return Answer()
 
     server.serve(handler)
-    pending = asyncio.create_task(ask(client, server))
+    fd = os.open("/dev/null", os.O_RDONLY)
+    pending = asyncio.create_task(ask(client, server, "Do", "h", (0,), (fd,)))
     await running.wait()
+    os.close(fd)
     process.send_signal(signal.SIGKILL)
     async with asyncio.timeout(20):
         with pytest.raises(BusGone, match="disconnected"):

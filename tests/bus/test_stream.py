@@ -99,6 +99,7 @@ async def test_signals_wait_for_a_slow_reader(tmp_path: Path, until: Until) -> N
         await go.wait()
         while len(got) < 5000:
             got.append(_number((await read_message(reader)).raw))
+        await reader.read()
 
     async with fake_bus(tmp_path, script) as address, await Connection.open(address) as connection:
         for number in range(5000):
@@ -117,6 +118,9 @@ async def test_signals_wait_for_a_slow_reader(tmp_path: Path, until: Until) -> N
             await connection.drain()
         assert (connection.queued_messages, connection.queued_bytes) == (0, 0)
         await until(lambda: len(got) == 5000)
+        spent = time.process_time()
+        await asyncio.sleep(1.0)
+        assert time.process_time() - spent < 0.5, "nothing to write, and still it wakes"
     assert got == list(range(5000))
 
 

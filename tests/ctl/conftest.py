@@ -6,8 +6,10 @@ import asyncio
 import os
 import subprocess
 import sys
+import termios
+import threading
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +99,73 @@ def ctl(start: Start) -> Ctl:
         return await (await start(*arguments, **options)).end(typed)
 
     return run
+
+
+class Screen:
+    """A terminal of its own for a command, and all that it has shown."""
+
+    def __init__(self) -> None:
+        self.master, self.slave = os.openpty()
+        termios.tcsetwinsize(self.slave, (40, 150))
+        self.name = os.ttyname(self.slave)
+        self.shown = b""
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.shown += os.read(self.master, 1000)
+            except OSError:
+                return
+
+    async def until(self, text: bytes) -> None:
+        """Wait until it is shown."""
+        async with asyncio.timeout(20):
+            while text not in self.shown:  # noqa: ASYNC110 - a thread reads
+                await asyncio.sleep(0.005)
+
+    def close(self) -> None:
+        """Hang up."""
+        os.close(self.slave)
+        self._thread.join(10)
+        os.close(self.master)
+
+
+@pytest.fixture
+def screen() -> Iterator[Screen]:
+    """A terminal, 150 columns wide."""
+    made = Screen()
+    yield made
+    made.close()
+
+
+AtTerminal = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def at_terminal(bus: Bus, screen: Screen) -> AsyncIterator[AtTerminal]:
+    """Start cardsessionctl with `screen` as its controlling terminal; ended with the test."""
+    begun: list[Process] = []
+    code = (  # a session leader gets the first terminal that it opens
+        f"import os, sys; os.open({screen.name!r}, os.O_RDWR)\n"
+        "from cardsession.ctl.__main__ import main; sys.exit(main())"
+    )
+
+    async def start(*arguments: str, term: str = "dumb") -> Process:
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), screen.slave)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, *arguments,
+            start_new_session=True, env=environment(bus.address) | {"TERM": term}, **streams,
+        )  # fmt: skip
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.fixture

@@ -145,6 +145,7 @@ def terminal() -> Iterator[Terminal]:
 async def test_nothing_is_echoed(terminal: Terminal) -> None:
     """The prompt, a new line, and in between nothing; afterwards the terminal is as it was."""
     os.write(terminal.master, b"typed too early\n")
+    await until(lambda: b"early" in terminal.shown)  # the terminal has it
     asking = asyncio.create_task(ask("Passcode: ", terminal.name))
     await until(lambda: b"Passcode: " in terminal.shown)
     assert not terminal.echoes()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bus.fakeservice import FakeService
-from cardsession.bus.connection import Answer, Call, Refusal
+from cardsession.bus.connection import Answer, Call, Connection, Refusal
 from cardsession.bus.contract import ErrorName
 from cardsession.ctl.exits import MEANINGS, Exit
 from cardsession.stack import Bus
@@ -93,12 +93,19 @@ async def test_no_bus(ctl: Ctl, tmp_path: Path) -> None:
 
 
 async def test_a_bus_that_refuses_this_user(ctl: Ctl, rundir: Path) -> None:
-    """The policy lets nobody call: as for a user who is not in the group."""
+    """The service is there, but the policy lets nobody call: as without the group."""
+    policy = rundir / "policy.conf"
+    policy.write_text(
+        '<busconfig><policy context="default"><allow own="org.cardsession1"/></policy></busconfig>'
+    )
     (rundir / "closed").mkdir()
-    with Bus(rundir / "closed", open_to=None) as closed:
-        said = await ctl("status", address=closed.address)
+    with Bus(rundir / "closed", policies=[policy]) as closed:
+        async with await Connection.open(closed.address) as connection:
+            await FakeService.start(connection)
+            said = await ctl("status", address=closed.address)
     assert said.code == Exit.NOT_PERMITTED
-    assert said.err.startswith("cardsessionctl: ")
+    assert "no access to the message bus" in said.err
+    assert "group cardsession" in said.err
 
 
 async def test_end_is_for_technicians(ctl: Ctl, service: FakeService) -> None:

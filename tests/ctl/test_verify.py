@@ -6,10 +6,7 @@ import asyncio
 import json
 import os
 import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -17,9 +14,8 @@ from bus.fakeservice import SESSION, FakeService
 from cardsession.bus.connection import Answer, Call, Refusal
 from cardsession.bus.contract import ErrorName
 from cardsession.ctl.exits import Exit
-from cardsession.stack import Bus
 
-from .conftest import NAME, Ctl, Start, add_card, environment
+from .conftest import NAME, AtTerminal, Ctl, Screen, Start, add_card
 
 CANARY = b"73194682"
 CARD = "/org/cardsession1/card/1"
@@ -221,6 +217,17 @@ async def test_held_until_the_card_is_pulled(start: Start, service: FakeService)
     assert (await tool.end()).code == 0
 
 
+async def test_held_until_the_daemon_goes(start: Start, service: FakeService) -> None:
+    outcome(service, "verified", -1)
+    tool = await start("verify", "--stdin", "--hold", "600")
+    assert tool.process.stdin is not None
+    tool.process.stdin.write(CANARY + b"\n")
+    await tool.until("holding")
+    await service.connection.close()
+    said = await tool.end()
+    assert (said.code, said.out) == (Exit.ABSENT, "the session has ended: service-gone\n")
+
+
 async def test_held_and_kept_alive_for_a_time(start: Start, service: FakeService) -> None:
     """Without KeepAlive the idle limit would end it first."""
     service.change("/org/cardsession1", IdleUSec=150_000)
@@ -248,62 +255,11 @@ async def test_interrupted_the_session_is_closed(
     assert service.calls[-1][0] == "Close"
 
 
-class Screen:
-    """A terminal of its own for a command, and all that it has shown."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = os.openpty()
-        self.name = os.ttyname(self.slave)
-        self.shown = b""
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                part = os.read(self.master, 1000)
-            except OSError:
-                return
-            self.shown += part
-
-    async def until(self, text: bytes) -> None:
-        """Wait until it is shown."""
-        async with asyncio.timeout(20):
-            while text not in self.shown:  # noqa: ASYNC110 - a thread reads
-                await asyncio.sleep(0.005)
-
-    def close(self) -> None:
-        """Hang up."""
-        os.close(self.slave)
-        self._thread.join(10)
-        os.close(self.master)
-
-
-@pytest.fixture
-def screen() -> Iterator[Screen]:
-    made = Screen()
-    yield made
-    made.close()
-
-
-async def at_terminal(
-    bus: Bus, screen: Screen, *arguments: str, term: str = "dumb"
-) -> asyncio.subprocess.Process:
-    """cardsessionctl with that controlling terminal: a session leader gets the first it opens."""
-    code = (
-        f"import os, sys; os.open({screen.name!r}, os.O_RDWR)\n"
-        "from cardsession.ctl.__main__ import main; sys.exit(main())"
-    )
-    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), screen.slave)
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, *arguments,
-        start_new_session=True, env=environment(bus.address) | {"TERM": term}, **streams,
-    )  # fmt: skip
-
-
-async def test_asked_at_the_terminal(bus: Bus, screen: Screen, service: FakeService) -> None:
+async def test_asked_at_the_terminal(
+    at_terminal: AtTerminal, screen: Screen, service: FakeService
+) -> None:
     outcome(service, "incorrect", 2)
-    process = await at_terminal(bus, screen, "verify")
+    process = await at_terminal("verify")
     await screen.until(b"Passcode: ")
     assert b"tries left: user 3" in screen.shown
     os.write(screen.master, CANARY + b"\n")
@@ -314,9 +270,11 @@ async def test_asked_at_the_terminal(bus: Bus, screen: Screen, service: FakeServ
     assert CANARY not in screen.shown
 
 
-async def test_control_c_while_asked(bus: Bus, screen: Screen, service: FakeService) -> None:
+async def test_control_c_while_asked(
+    at_terminal: AtTerminal, screen: Screen, service: FakeService
+) -> None:
     outcome(service, "incorrect", 2)
-    process = await at_terminal(bus, screen, "verify", "--stdin")  # a terminal is asked anyway
+    process = await at_terminal("verify", "--stdin")  # a terminal is asked anyway
     await screen.until(b"Passcode: ")
     os.write(screen.master, b"7319\x03")
     async with asyncio.timeout(20):

@@ -15,10 +15,7 @@ from cardsession.ctl.exits import Exit
 from cardsession.ctl.watch import _BARE, _SAID
 from cardsession.stack import Bus
 
-from .conftest import NAME, Start, Tool, add_card
-from .test_verify import Screen, at_terminal, screen
-
-__all__ = ["screen"]
+from .conftest import NAME, AtTerminal, Screen, Start, Tool, add_card
 
 CARD = "/org/cardsession1/card/1"
 READER = "/org/cardsession1/reader/r1"
@@ -74,14 +71,13 @@ async def test_lines(start: Start, service: FakeService) -> None:
         "cardsessiond: backend ok",
         f"reader {NAME}: state ready",
         f"card 1 in {NAME}: state ready, holder-id Ada Example, profile piv, pin-tries user 3,"
-        " days-left 0",
+        " until 2030-01-01",
     ]
-    service.change(CARD, PinTries={"user": 2}, PinTriesSource="card")
-    assert (await tool.line())[9:] == (
-        f"card 1 in {NAME}: pin-tries user 2, pin-tries-source card\n"
-    )
+    service.change(CARD, PinTries={"user": 2}, PinTriesReadUSec=5)
+    assert (await tool.line())[9:] == (f"card 1 in {NAME}: pin-tries user 2\n")
+    service.change(CARD, PinTriesReadUSec=6)  # of no interest to a person
     service.change(CARD, HolderId="\x1b[2J\u202e")
-    assert "\x1b" not in await tool.line()
+    assert (await tool.line())[9:] == f"card 1 in {NAME}: holder-id \ufffd[2J\ufffd\n"
     service.remove(CARD)
     assert (await tool.line())[9:] == f"card 1 in {NAME}: gone\n"
 
@@ -100,9 +96,9 @@ async def test_the_daemon_goes_and_comes(bus: Bus, start: Start, service: FakeSe
     assert (await tool.end()).code == Exit.INTERRUPTED
 
 
-async def test_a_live_table(bus: Bus, screen: Screen, service: FakeService) -> None:
+async def test_a_live_table(at_terminal: AtTerminal, screen: Screen, service: FakeService) -> None:
     """It follows, and leaves the last state on the terminal."""
-    process = await at_terminal(bus, screen, "watch", term="xterm")
+    process = await at_terminal("watch", term="xterm")
     await screen.until(b"Ada Example")
     service.change(CARD, HolderId="[red]Bob Beispiel")
     await screen.until(b"[red]Bob Beispiel")

@@ -16,6 +16,7 @@ from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Reset, Settle
 from cardsession.core.errors import Failure, Problem
 from cardsession.ports import Disposition, Ledger, Permit, Talk
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -131,9 +132,9 @@ class FakeChannel:
         """Queue a talk."""
         return self._submit(lambda: self._hold(talk))
 
-    def compute(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Queue work."""
-        return self._submit(work)
+    def converse_then(self, talk: Talk[T], work: Callable[[T], R]) -> asyncio.Future[R]:
+        """Queue a talk, and work on its result."""
+        return self._submit(lambda: work(self._hold(talk)))
 
     def let_go(self) -> None:
         """Queue the end of the handle."""

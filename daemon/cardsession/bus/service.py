@@ -131,8 +131,7 @@ class Service:
 
     def _interface_of(self, call: Call) -> str:
         """The call's interface, or the only one of the object that has such a method."""
-        own = _KINDS.get(call.path.rsplit("/", 1)[0])
-        has = self._tree.interfaces(call.path) or ([own] if own else [contract.INTROSPECTABLE])
+        has = self._tree.interfaces(call.path) or self._interfaces_once_at(call.path)
         if call.interface is None:
             found = contract.interfaces_with_method(call.member, has)
             if not found or contract.DIAGNOSTICS in found:
@@ -143,6 +142,12 @@ class Service:
             name = ErrorName.UNKNOWN_INTERFACE if missing else ErrorName.UNKNOWN_OBJECT
             raise Refusal(name, "there is no such object, or it has no such interface")
         return call.interface
+
+    def _interfaces_once_at(self, path: str) -> list[str]:
+        """What an object that is gone had: its calls answer with the reason, not with a shrug."""
+        parent, _, number = path.rpartition("/")
+        once = number.isascii() and number.isdigit() and parent in _NUMBERED
+        return [_NUMBERED[parent]] if once else [contract.INTROSPECTABLE]
 
     async def _run(self, run: Method, call: Call, signature: str) -> Answer:
         body = await run(call, call.path.rsplit("/", 1)[1])
@@ -275,8 +280,7 @@ class Service:
         task.add_done_callback(self._chores.discard)
 
 
-_KINDS = {
-    contract.READERS: contract.READER,
+_NUMBERED = {
     contract.CARDS: contract.CARD,
     contract.SESSIONS: contract.SESSION,
 }

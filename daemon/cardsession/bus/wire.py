@@ -55,8 +55,7 @@ def _sound(kind: Any, value: Any) -> Any:
         case "s" | "g":
             if "\0" in value:
                 raise ValueError("a string contains NUL")
-            value.encode()  # a lone surrogate raises UnicodeEncodeError, a ValueError
-            return value
+            return value  # a lone surrogate raises UnicodeEncodeError, a ValueError, further on
         case "o":
             if not _PATH.fullmatch(value):
                 raise ValueError("not an object path")

@@ -293,8 +293,7 @@ for _state in (S.PROBING, S.READY, S.OPENING, *_SESSION, *_OVER_STATES):
         S.STUCK,
         (X.REVOKE, X.MARK_STALE, X.CLOSE_SESSION, X.ANSWER_FAILURE, X.END_SESSION, X.REPORT_FAILURE),
     )  # fmt: skip
-# Read before the session; their parsing may come home later than the question that opened it.
-for _state in (S.READY, S.OPENING, *_SESSION, *_OVER_STATES):
+for _state in (S.READY, S.OPENING):  # never during a session: they are read before it
     TABLE[_state, E.CERTIFICATES_READ] = (_state, (X.KEEP_CERTIFICATES,))
 
 IGNORED: dict[tuple[State, Event], str] = {}

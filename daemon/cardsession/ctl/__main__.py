@@ -27,7 +27,7 @@ from cardsession.client import CardSessionClient, CardSessionError, SessionInfo
 
 from .exits import MEANINGS, Complaint, Exit, complaint
 from .verify import verify
-from .views import as_json, facts, plain, row, seats, shown, table
+from .views import as_json, card_service, facts, plain, row, seats, shown, table
 from .watch import watch
 
 _SIGNALLED: Final = 128
@@ -106,8 +106,7 @@ def _status(client: CardSessionClient, options: argparse.Namespace) -> None:
                 as_json({"reader": facts(reader), "card": facts(card), "session": facts(session)})
             )
     elif not there:
-        backend = client.manager.backend if client.manager else "unknown"
-        print(f"no reader (card service: {shown(backend)})")
+        print(f"no reader{card_service(client)}")
     elif _to_terminal():
         from rich.console import Console  # noqa: PLC0415 - for a terminal only
 

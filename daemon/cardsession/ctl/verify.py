@@ -12,7 +12,7 @@ from cardsession.client import CardInfo, CardSessionClient, ReaderInfo, Session,
 
 from .exits import Complaint, Exit, ended
 from .passcode import NoTerminal, TooLong, ask, read_line
-from .views import as_json, reader_name, shown, tries
+from .views import as_json, card_service, reader_name, shown, tries
 
 _PIN: Final = "user"
 _MEANINGS: Final = {
@@ -26,8 +26,12 @@ _MEANINGS: Final = {
     "bad-format": "no passcode looks like that: not sent",
 }
 _BLOCKED: Final = frozenset({"now-blocked", "was-blocked"})
+_SERVICE_LOST: Final = frozenset({"service-gone", "bus-lost", "daemon-stopping"})
+"""Ends of a held session that nobody at the counter brought about."""
 _KEEP_ALIVES: Final = 3
 """KeepAlive calls in one idle time: one may be late."""
+_SHORTEST_IDLE: Final = 30.0
+"""Seconds; no site can configure less."""
 
 
 async def verify(client: CardSessionClient, options: argparse.Namespace) -> Exit:
@@ -72,8 +76,7 @@ def _card_in(client: CardSessionClient, name: str) -> CardInfo:
 def _none_ready(client: CardSessionClient) -> CardInfo:
     """Why there is none: raises Complaint, whose text says what each reader has instead."""
     if not client.readers():
-        backend = client.manager.backend if client.manager else "unknown"
-        raise Complaint(Exit.NO_CARD, f"there is no reader (card service: {shown(backend)})")
+        raise Complaint(Exit.NO_CARD, f"there is no reader{card_service(client)}")
     elsewhere = [each for each in client.readers() if each.state == "in-use-elsewhere"]
     if elsewhere:
         name = reader_name(elsewhere[0])
@@ -171,18 +174,18 @@ async def _hold(client: CardSessionClient, session: Session, options: argparse.N
     loop = asyncio.get_running_loop()
     until = loop.time() + options.hold
     manager = client.manager
-    pause = (
-        manager.idle_usec / 1e6 / _KEEP_ALIVES if manager and manager.idle_usec else options.hold
-    )
+    idle = manager.idle_usec / 1e6 if manager and manager.idle_usec else _SHORTEST_IDLE
     _say(options, {"event": "holding", "session": session.path}, "holding the session")
     over = asyncio.ensure_future(_end(session))
     try:
         while (left := until - loop.time()) > 0:
-            done, _ = await asyncio.wait({over}, timeout=min(left, pause))
+            done, _ = await asyncio.wait({over}, timeout=min(left, idle / _KEEP_ALIVES))
             if done:
                 reason = over.result()
                 text = f"the session has ended: {shown(reason)}"
                 _say(options, {"event": "ended", "reason": reason}, text)
+                if reason in _SERVICE_LOST:
+                    raise ended(reason)
                 return
             if loop.time() < until:
                 await session.keep_alive()

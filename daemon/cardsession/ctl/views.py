@@ -66,7 +66,7 @@ def row(seat: Seat) -> Row:
         state=_state(reader, card),
         holder=shown(card.holder_id) if card and card.holder_id else NOTHING,
         profile=shown(card.profile) if card and card.profile else NOTHING,
-        valid=_valid(card) if card else NOTHING,
+        valid=valid(card) if card else NOTHING,
         tries=tries(card) if card else NOTHING,
         session=f"{shown(session.state)} (uid {session.owner_uid})" if session else NOTHING,
     )
@@ -124,7 +124,7 @@ def _state(reader: ReaderInfo | None, card: CardInfo | None) -> str:
     return shown(card.state if card and reader.state == "ready" else reader.state)
 
 
-def _valid(card: CardInfo) -> str:
+def valid(card: CardInfo) -> str:
     """Until when, and whether somebody should do something about it."""
     if not card.not_after:
         return NOTHING
@@ -140,6 +140,12 @@ def shown(text: object) -> str:
     return "".join(
         char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)
     )
+
+
+def card_service(client: CardSessionClient) -> str:
+    """` (card service: …)`: why there may be no reader; empty if that is not known."""
+    manager = client.manager
+    return f" (card service: {shown(manager.backend)})" if manager else ""
 
 
 def kind(info: Info) -> str:

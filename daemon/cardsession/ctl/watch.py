@@ -25,7 +25,7 @@ from cardsession.client import (
     ServiceGone,
 )
 
-from .views import as_json, facts, kind, reader_name, row, seats, shown, table
+from .views import as_json, facts, kind, reader_name, row, seats, shown, table, valid
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,8 +43,8 @@ _SAID: Final[dict[type[Event], str]] = {
     Lost: "changes were lost; what follows is what there is",
 }
 _TOLD: Final[tuple[str, ...]] = (
-    "backend", "hotplug", "state", "holder_id", "profile", "pin_tries", "days_left", "trust",
-    "purpose", "owner_uid",
+    "backend", "hotplug", "state", "holder_id", "profile", "pin_tries", "trust", "purpose",
+    "owner_uid",
 )  # fmt: skip
 """What is said of an object that is new, in this order; the rest only when it changes."""
 _EMPTY: Final[tuple[object, ...]] = (None, "", {}, "/")
@@ -85,7 +85,9 @@ class Lines:
 
     def take(self, event: Event) -> None:
         """A change; after a loss, what is there now."""
-        self._write(record(event), line(self._client, event))
+        text = line(self._client, event)
+        if self._json or text:
+            self._write(record(event), text)
         if isinstance(event, Lost):
             self.present()
 
@@ -122,7 +124,8 @@ class LiveTable:
 
     def take(self, event: Event) -> None:
         """Draw anew."""
-        self._recent.append(f"{datetime.now().astimezone():%H:%M:%S} {line(self._client, event)}")
+        if text := line(self._client, event):
+            self._recent.append(f"{datetime.now().astimezone():%H:%M:%S} {text}")
         self.present()
 
     def _drawn(self) -> RenderableType:
@@ -160,12 +163,13 @@ def record(event: Event) -> dict[str, Any]:
 
 
 def line(client: CardSessionClient, event: Event) -> str:
-    """A change in words."""
+    """A change in words; empty for one that says nothing to a person."""
     match event:
         case Added(info):
             return f"{name(client, info)}: new, {_all(info)}"
         case Changed(info, names):
-            return f"{name(client, info)}: {_some(info, names)}"
+            some = _some(info, names)
+            return f"{name(client, info)}: {some}" if some else ""
         case Removed(info):
             return f"{name(client, info)}: gone"
         case Ended(session, reason):
@@ -201,14 +205,20 @@ def _number(path: str) -> str:
 def _all(info: Info) -> str:
     """The facts that matter, if there are any."""
     there = facts(info) or {}
-    return ", ".join(
-        f"{_word(each)} {_value(there[each])}" for each in _TOLD if there.get(each) not in _EMPTY
-    )
+    said = [f"{_word(each)} {_value(there[each])}" for each in _TOLD if _matters(there.get(each))]
+    if isinstance(info, CardInfo) and info.not_after:
+        said.append(valid(info))
+    return ", ".join(said)
+
+
+def _matters(value: object) -> bool:
+    """Zero does: root's uid is one."""
+    return value not in _EMPTY
 
 
 def _some(info: Info, names: frozenset[str]) -> str:
-    """What has changed, the important things first."""
-    there = facts(info, names) or {}
+    """What has changed, the important things first; empty if only times have (JSON has them)."""
+    there = facts(info, {each for each in names if not each.endswith("_usec")}) or {}
     order = [each for each in _TOLD if each in there]
     order += [each for each in there if each not in order]
     return ", ".join(f"{_word(each)} {_value(there[each])}" for each in order)

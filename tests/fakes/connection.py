@@ -1,0 +1,94 @@
+"""A bus connection that leads nowhere: calls are dispatched as the real one does, and whatever
+leaves is a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cardsession.bus.model import Answer, Call, Credentials, Handler
+from cardsession.bus.serving import Dispatcher, FailureLog
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message: a signal's path and member, or a reply's serial and error name."""
+
+    what: str
+    path: str
+    body: tuple[Any, ...]
+
+
+class _Subscription:
+    async def close(self) -> None:
+        """Nothing was subscribed."""
+
+
+class FakeConnection:
+    """See `cardsession.bus.connection.Connection`."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.owned: list[str] = []
+        self.watching: dict[str, Callable[[Any], None]] = {}
+        self._dispatcher = Dispatcher(self, FailureLog())
+        self._serial = 0
+
+    # as the service uses it
+
+    def serve(self, handler: Handler, before_reply: Callable[[], None]) -> None:
+        """Answer calls."""
+        self._dispatcher.handler = handler
+        self._dispatcher.before_reply = before_reply
+
+    async def own_name(self, name: str) -> None:
+        """Note that it is ours."""
+        self.owned.append(name)
+
+    async def subscribe(self, handler: Callable[[Any], None], **rule: Any) -> _Subscription:
+        """Remember who asked for what."""
+        self.watching[rule["arg0"]] = handler
+        return _Subscription()
+
+    async def credentials(self, name: str) -> Credentials:
+        """Everybody is user 1000."""
+        return Credentials(1000, None, ())
+
+    def emit(self, path: str, interface: str, member: str, signature: str, body: Any) -> None:
+        """A signal."""
+        self.sent.append(Sent(member, path, tuple(body)))
+
+    # as the dispatcher uses it
+
+    def answer(self, call: Call, answer: Answer) -> None:
+        """A reply."""
+        self.sent.append(Sent(f"reply to {call.member}", call.path, answer.body))
+
+    def error(self, call: Call, name: str, text: str) -> None:
+        """An error."""
+        self.sent.append(Sent(f"{name.rsplit('.', 1)[1]} to {call.member}", call.path, (text,)))
+
+    # as a test uses it
+
+    def call(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        *body: Any,
+        fds: tuple[int, ...] = (),
+        sender: str = ":1.7",
+    ) -> None:
+        """A call arrives."""
+        self._serial += 1
+        call = Call(
+            sender, path, interface, member, signature, tuple(body), fds, serial=self._serial
+        )
+        self._dispatcher.dispatch(call)
+
+    @property
+    def order(self) -> list[str]:
+        """What left, in its order, without properties."""
+        return [each.what for each in self.sent if each.what != "PropertiesChanged"]
