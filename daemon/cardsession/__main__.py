@@ -31,7 +31,6 @@ from cardsession.desks import Desks
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78
 
 
-
 def main() -> int:
     """Run until asked to stop; the exit status."""
     arguments = _arguments()
@@ -44,7 +43,8 @@ def main() -> int:
         try:
             asyncio.run(_serve(config))
         except (BusGone, BusError, NameTaken) as error:
-            journal.logger("cardsession").critical("bus.lost", kind=type(error).__name__, text=str(error))
+            log = journal.logger("cardsession")
+            log.critical("bus.lost", kind=type(error).__name__, text=str(error))
             return EX_FAILED
     return 0
 

@@ -64,7 +64,7 @@ async def question(
     return home, Counted(await channel.converse(Talk(lambda: family.question(known))))
 
 
-async def verify(
+async def verify(  # noqa: PLR0913 - what one submission needs
     channel: Channel, family: Profile, known: Probe, pin: Pin, ask: VerifyAsk, *, exclusive: bool
 ) -> tuple[Event, Judged | Failure]:
     """One guarded VERIFY; the card is held from the moment that it is unlocked."""

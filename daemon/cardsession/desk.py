@@ -140,9 +140,7 @@ class Desk:
         seconds = self._office.config.readers.stuck_seconds
         self._timers.set("stuck", seconds, lambda: self.post(Event.STUCK))
 
-    async def _bring_home(
-        self, work: Conversation, failed: Event, generation: int
-    ) -> None:
+    async def _bring_home(self, work: Conversation, failed: Event, generation: int) -> None:
         try:
             event, payload = await work
         except (Failure, Malformed) as error:

@@ -216,7 +216,9 @@ class Effects:
 
     def _read_certificates(self, *_: Any) -> None:
         if self._family and not self._all_read:
-            self._desk.launch(conversations.certificates(*self._the_card()), Event.CERTIFICATES_READ)
+            self._desk.launch(
+                conversations.certificates(*self._the_card()), Event.CERTIFICATES_READ
+            )
 
     def _keep_certificates(self, _: Event, found: dict[str, Certificate] | Failure) -> None:
         if not isinstance(found, Failure):
@@ -356,9 +358,9 @@ class Effects:
             ask.refuse(Problem.IN_USE_ELSEWHERE, "the card could not be had in time")
 
     def _revoke(self, event: Event, _: Any) -> None:
-        if isinstance(self.asking, VerifyAsk) and self.asking.withdraw():
-            if event is Event.END_ASKED:
-                self.asking.answer(Verdict(Outcome.CANCELLED, None))
+        unsent = isinstance(self.asking, VerifyAsk) and self.asking.withdraw()
+        if unsent and event is Event.END_ASKED and self.asking:
+            self.asking.answer(Verdict(Outcome.CANCELLED, None))
 
     def _keep_judgement(self, _: Event, judged: Judged) -> None:
         self._timers.cancel("send")

@@ -99,9 +99,7 @@ class Shown:
         """One insertion, one card object."""
         clock = self._office.clock
         number = next(self._office.card_numbers)
-        self.card = CardFacts(
-            number, self.reader.id, atr, clock.usec(), clock.monotonic_usec()
-        )
+        self.card = CardFacts(number, self.reader.id, atr, clock.usec(), clock.monotonic_usec())
         self._office.publisher.show(self.card)
         self.set_reader(card=number, insert_count=self.reader.insert_count + 1, last_error="")
 

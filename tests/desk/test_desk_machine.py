@@ -34,9 +34,13 @@ UNDER_WAY = {
 class Seat(RuleBasedStateMachine):
     """One reader and whatever can happen at it."""
 
-    @initialize(tries=st.integers(0, 3), deauthentication=st.booleans())
-    def begin(self, tries: int, *, deauthentication: bool) -> None:
-        """Two cards lie on the counter."""
+    @initialize(
+        tries=st.integers(0, 3),
+        deauthentication=st.booleans(),
+        start=st.sampled_from(["nothing", "card", "session", "active", "locked"]),
+    )
+    def begin(self, tries: int, start: str, *, deauthentication: bool) -> None:
+        """Two cards lie on the counter, or the day began already."""
         self.loop = asyncio.new_event_loop()
         self.counter: Counter = self.run(self._counter())
         self.cards: list[VirtualCard] = [
@@ -53,6 +57,17 @@ class Seat(RuleBasedStateMachine):
         self.told: set[int] = set()
         self.strike: Callable[[int, bytes], bytes | None] = lambda _, __: None
         self.counter.channel.pump.after = self._after
+        self._start(["nothing", "card", "session", "active", "locked"].index(start))
+
+    def _start(self, steps: int) -> None:
+        if steps > 0:
+            self.insert(0)
+        if steps > 1:
+            self.open(DISPENSER, 0.0, replace=False)
+        if steps > 2:
+            self.verify(CANARY, last=True)
+        if steps > 3:
+            self.call("lock")
 
     def _after(self, number: int, apdu: bytes, _: bytes) -> bytes | None:
         """What the card had whenever it was asked; then whatever goes wrong."""
@@ -111,6 +126,12 @@ class Seat(RuleBasedStateMachine):
         self.here = None
         self.run(self._do(lambda: self.counter.pull(noticed=noticed)))
 
+    @precondition(lambda self: self.here is not None)
+    @rule()
+    def mute(self) -> None:
+        """The status wait calls the card mute."""
+        self.run(self._do(lambda: self.counter.report(mute=True)))
+
     @rule()
     def look(self) -> None:
         """The status wait tells what is there."""
@@ -138,29 +159,28 @@ class Seat(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sessions)
     @rule(
-        data=st.data(),
         text=st.sampled_from([CANARY, WRONG, "abcdefgh", "1" * 9]),
         last=st.booleans(),
     )
-    def verify(self, data: st.DataObject, text: str, *, last: bool) -> None:
-        """VerifyPin."""
-        number = data.draw(st.sampled_from(sorted(self.sessions)))
+    def verify(self, text: str, *, last: bool) -> None:
+        """VerifyPin, of the latest session."""
+        number = max(self.sessions, default=0)
         self.submissions += 1
 
         async def verified() -> Any:
             return await self.counter.submit(
-                number, read(text), self.sessions[number], spend_last_try=last
+                number, read(text), self.sessions.get(number, DISPENSER), spend_last_try=last
             )
 
         self.ask(verified())
 
     @precondition(lambda self: self.sessions)
-    @rule(data=st.data(), what=st.sampled_from(["query", "lock", "keep_alive"]))
-    def call(self, data: st.DataObject, what: str) -> None:
+    @rule(what=st.sampled_from(["query", "lock", "keep_alive"]))
+    def call(self, what: str) -> None:
         """QueryPin, Lock, KeepAlive."""
-        number = data.draw(st.sampled_from(sorted(self.sessions)))
+        number = max(self.sessions, default=0)
         more = ("user",) if what == "query" else ()
-        self.ask(getattr(self.counter.desks, what)(number, self.sessions[number], *more))
+        self.ask(getattr(self.counter.desks, what)(number, self.sessions.get(number, DISPENSER), *more))
 
     @rule(caller=st.sampled_from([DISPENSER, COLLEAGUE]))
     def leave(self, caller: Any) -> None:
@@ -174,11 +194,13 @@ class Seat(RuleBasedStateMachine):
 
     # what readers, cards and rivals do
 
+    @precondition(lambda self: not self.counter.channel.paused)
     @rule()
     def hang(self) -> None:
         """The worker does not get on."""
         self.counter.channel.paused = True
 
+    @precondition(lambda self: self.counter.channel.paused)
     @rule()
     def go_on(self) -> None:
         """It does again."""

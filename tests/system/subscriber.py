@@ -63,7 +63,7 @@ class Subscriber:
     async def __aexit__(self, *_: object) -> None:
         await self.connection.close()
 
-    async def call(
+    async def call(  # noqa: PLR0913, PLR0917 - a message has this many parts
         self,
         path: str,
         interface: str,
@@ -104,7 +104,9 @@ class Subscriber:
             return error.name.rsplit(".", 1)[1]
         raise AssertionError(f"not refused: {body}")
 
-    async def until(self, what: str, condition: Callable[[], Any], seconds: float = DEADLINE) -> Any:
+    async def until(
+        self, what: str, condition: Callable[[], Any], seconds: float = DEADLINE
+    ) -> Any:
         """Wait until a condition holds; its value."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):

@@ -26,6 +26,8 @@ from cardsession.stack import Card, Daemon
 from system.subscriber import ROOT, Subscriber, memfd
 
 NOBODY = ("user", 0, {})
+TRUE = Variant("b", True)
+PROPERTIES = "org.freedesktop.DBus.Properties"
 VERIFY = ("Session", "VerifyPin", "sha{sv}")
 
 
@@ -117,7 +119,11 @@ async def test_loop_goes_on_while_a_secret_is_awaited(seen: Subscriber, session:
     [
         ("card", ("Card", "OpenSession", "s", ("x",)), "InvalidArgs"),
         ("card", ("Card", "OpenSession", "sa{sv}", ("x" * 200_000, {})), "InvalidArgs"),
-        ("card", ("Card", "OpenSession", "sa{sv}", ("", {"no": Variant("b", True)})), "InvalidArgs"),
+        (
+            "card",
+            ("Card", "OpenSession", "sa{sv}", ("", {"no": Variant("b", True)})),
+            "InvalidArgs",
+        ),
         (
             "card",
             ("Card", "OpenSession", "sa{sv}", ("", {"wait-usec": Variant("s", "1")})),
@@ -136,10 +142,14 @@ async def test_loop_goes_on_while_a_secret_is_awaited(seen: Subscriber, session:
         ("session", ("Session", "QueryPin", "u", (1,)), "InvalidArgs"),
         ("session", ("Session", "Sign", "s", ("x",)), "InvalidArgs"),
         ("manager", ("Manager", "CheckFunction", "so", ("dance", "/")), "NoSuchFunction"),
-        ("manager", ("org.freedesktop.DBus.Properties", "Get", "ss", ("a.b", "c")), "UnknownInterface"),
         (
             "manager",
-            ("org.freedesktop.DBus.Properties", "Get", "ss", ("org.cardsession1.Manager", "c")),
+            (PROPERTIES, "Get", "ss", ("a.b", "c")),
+            "UnknownInterface",
+        ),
+        (
+            "manager",
+            (PROPERTIES, "Get", "ss", ("org.cardsession1.Manager", "c")),
             "UnknownProperty",
         ),
         ("/org/cardsession1/card/999", ("Card", "ListCertificates", "", ()), "CardRemoved"),
@@ -188,7 +198,11 @@ def tlv(tag: int, value: bytes) -> bytes:
 
 
 HOSTILE: dict[str, tuple[str, str, str]] = {
-    "escapes": (wrapped(certificate("A\x1b[31mB\x00C\u202eD\n")), "A\ufffd[31mB\ufffdC\ufffdD\ufffd", "ready"),
+    "escapes": (
+        wrapped(certificate("A\x1b[31mB\x00C\u202eD\n")),
+        "A\ufffd[31mB\ufffdC\ufffdD\ufffd",
+        "ready",
+    ),
     "long name": (wrapped(certificate("N" * 5000)), "N" * 128, "ready"),
     "bomb": (wrapped(gzip.compress(bytes(10_000_000)), 1), "", "blank"),
     "cut gzip": (wrapped(gzip.compress(os.urandom(1000))[:500], 1), "", "blank"),
@@ -200,9 +214,7 @@ HOSTILE: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-async def test_hostile_certificate(
-    daemon: Daemon, seen: Subscriber, card: Card, kind: str
-) -> None:
+async def test_hostile_certificate(daemon: Daemon, seen: Subscriber, card: Card, kind: str) -> None:
     content, holder, state = HOSTILE[kind]
     card.tell("set-object", tag="5FC105", hex=content)
     card.insert()

@@ -50,9 +50,7 @@ async def test_count_before_reply_and_reply_before_farewell(
     )
     refusal = monitor.find("its error", lambda each: each.reply_cookie == again.cookie)
     ended = monitor.find("Ended", lambda each: each.member == "Ended")
-    gone = [
-        each.body[0] for each in monitor.messages() if each.member == "InterfacesRemoved"
-    ]
+    gone = [each.body[0] for each in monitor.messages() if each.member == "InterfacesRemoved"]
     assert again.number < refusal.number < ended.number
     assert gone == [session, path]
 

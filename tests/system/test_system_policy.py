@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cardsession.stack import Bus, Card, Child, Daemon, Pcscd
-from cardsession.stack.processes import child_environment, program, wait_until
+from cardsession.stack.processes import StackError, child_environment, program, wait_until
 
 POLICY = Path(__file__).parents[2] / "systemd" / "org.cardsession1.conf"
 # Users and groups of Debian's base-passwd: the bus knows nobody who is not in the table.
@@ -129,12 +129,6 @@ def test_a_daemon_that_may_not_own_the_name_says_so_and_ends(
     pcscd: Pcscd, guarded: Bus, rundir: Path
 ) -> None:
     daemon = Daemon(rundir, guarded.address, uid=STRANGER)
-    try:
-        daemon.start()
-    except Exception as error:
-        assert "ended with status 1" in str(error)
-        assert "bus.lost" in daemon.log()
-    else:
+    with pytest.raises(StackError, match="ended with status 1"), daemon:
         pytest.fail("it started")
-    finally:
-        daemon.stop()
+    assert "bus.lost" in daemon.log()

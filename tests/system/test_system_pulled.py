@@ -36,7 +36,8 @@ async def test_pulled_at_every_exchange_of_the_reading(
         card.tell("pull-at", n=moment, stage=stage)
         card.insert()
         await seen.until(
-            f"gone at exchange {moment}", lambda known=before: set(dict(removed(seen)).values()) - known
+            f"gone at exchange {moment}",
+            lambda known=before: set(dict(removed(seen)).values()) - known,
         )
         await seen.no_card()
         assert [reader["State"] for reader in seen.all("Reader").values()] == ["empty", "empty"]

@@ -21,7 +21,7 @@ from typing import TypeVar
 from smartcard import scard
 from structlog import get_logger
 
-from cardsession.core.apdu import Command, exchange
+from cardsession.core.apdu import STATUS_BYTES, Command, exchange
 from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Reset, Settle, Step, run
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import Backend
@@ -42,7 +42,6 @@ FOREVER_MSEC = 0x7FFFFFFF
 BACKOFF = (0.1, 0.25, 0.5, 1.0)
 """Seconds between attempts to reach a card service that is down; the last repeats."""
 RIVAL_PAUSE = 0.02
-STATUS_BYTES = 2
 NOTICED_MSEC = 1000
 """pcscd looks for a removed card every 400 ms."""
 CLOSE_SECONDS = 1.0
@@ -145,7 +144,8 @@ class PcscChannel:
         """End the thread once its jobs are done, or give it up after a deadline."""
         self._jobs.put(None)
         deadline = self._loop.time() + CLOSE_SECONDS
-        while self._thread.is_alive() and self._loop.time() < deadline:
+        # a thread's end is no event of the loop: it is polled for, in this short time
+        while self._thread.is_alive() and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._thread.is_alive():
             log.warning("reader.abandoned", reader=self._reader)
@@ -156,7 +156,7 @@ class PcscChannel:
         def job() -> None:
             try:
                 done.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - carried to whoever awaits it
+            except BaseException as error:  # carried to whoever awaits it
                 done.set_exception(error)
 
         self._jobs.put(job)

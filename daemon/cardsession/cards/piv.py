@@ -48,6 +48,7 @@ INFLATED_LIMIT = 16 * 1024
 APPLICATION_PIN = Pin("user", 0x80, stored_length=8, pad=0xFF, asking_is_free=True)
 GLOBAL_PIN = replace(APPLICATION_PIN, reference=0x00)
 
+_POLICY_BYTES = 2
 _GLOBAL_EXISTS = 0x20
 _GLOBAL_IS_PRIMARY = 0x20
 
@@ -151,7 +152,7 @@ def _primary_pin() -> Dialogue[Pin]:
         policy = tlv.find(tlv.need(raw, 0x7E), 0x5F2F) if raw else None
     except Malformed:
         policy = None
-    if not policy or len(policy) < 2:
+    if not policy or len(policy) < _POLICY_BYTES:
         return APPLICATION_PIN
     primary_is_global = policy[0] & _GLOBAL_EXISTS and policy[1] == _GLOBAL_IS_PRIMARY
     return GLOBAL_PIN if primary_is_global else APPLICATION_PIN

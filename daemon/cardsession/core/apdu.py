@@ -20,6 +20,12 @@ SHORT_LE = 256
 """Bytes asked for by Le = 00."""
 CHAIN_BIT = 0x10
 """CLA bit of every command of a chain but the last (clause 5.3.3)."""
+STATUS_BYTES = 2
+SUCCESS = 0x9000
+BYTES_WAITING = 0x61
+"""SW1: SW2 more bytes are to be fetched by GET RESPONSE (clause 5.6)."""
+WRONG_LE = 0x6C
+"""SW1: SW2 is the Le to ask with."""
 RESPONSE_LIMIT = 64 * 1024
 """More than any object we read: an endless 61XX stops here."""
 RESPONSE_PARTS = 512
@@ -47,7 +53,7 @@ class SW(int):
     @property
     def ok(self) -> bool:
         """9000, and nothing else."""
-        return self == 0x9000
+        return self == SUCCESS
 
 
 class Response(NamedTuple):
@@ -108,7 +114,7 @@ def exchange(command: Command) -> Wire:
     data, sw = yield from _chained(command)
     if command.effect or command.ne is None:
         return Response(data, sw)  # a question without Le stays one: with Le it is another command
-    if sw.sw1 == 0x6C:
+    if sw.sw1 == WRONG_LE:
         ne = sw.sw2 or SHORT_LE
         data, sw = yield from _once(replace(command, ne=ne).wire(_last_part(command)))
     return (yield from _collected(command, data, sw))
@@ -116,7 +122,7 @@ def exchange(command: Command) -> Wire:
 
 def split(raw: bytes) -> Response:
     """Data and status word of a raw answer; fewer than two bytes is no answer at all."""
-    if len(raw) < 2:
+    if len(raw) < STATUS_BYTES:
         raise Malformed(f"an answer of {len(raw)} bytes has no status word")
     return Response(raw[:-2], SW(int.from_bytes(raw[-2:], "big")))
 
@@ -146,10 +152,10 @@ def _collected(command: Command, data: bytes, sw: SW) -> Wire:
     """GET RESPONSE while bytes are waiting (clause 11.8.1), in the command's own class."""
     answer = bytearray(data)
     parts = 0
-    while sw.sw1 == 0x61:
+    while sw.sw1 == BYTES_WAITING:
         more = Command(command.cla & ~CHAIN_BIT, 0xC0, 0, 0, ne=sw.sw2 or SHORT_LE)
         data, sw = yield from _once(more.wire())
-        if sw.sw1 == 0x61 and not data:
+        if sw.sw1 == BYTES_WAITING and not data:
             raise Malformed("61XX without a byte of data: the answer would never end")
         answer += data
         parts += 1

@@ -23,7 +23,7 @@ class Problem(StrEnum):
     USED_BY_REQUIRED = "UsedByRequired"
     UNSUPPORTED_ALGORITHM = "UnsupportedAlgorithm"
     INVALID_CONTEXT = "InvalidContext"
-    SECRET_INVALID = "SecretInvalid"
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - an error's name
     INVALID_APDU = "InvalidApdu"
     APDU_FILTERED = "ApduFiltered"
     NOT_SUPPORTED = "NotSupported"

@@ -52,7 +52,7 @@ class Secret:
         return all(byte in allowed for byte in self._value)
 
     def padded(self, length: int, pad: int) -> bytearray:
-        """The reference data of a command, `length` bytes filled with `pad`; the caller wipes it."""
+        """The reference data of a command, `length` bytes filled with `pad`; the caller wipes."""
         if self.wiped or len(self._value) > length:
             raise ValueError(f"a secret of 1 to {length} bytes was expected")
         data = bytearray([pad]) * length

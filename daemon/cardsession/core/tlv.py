@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from .errors import Malformed
 
+_LONG_FORM = 0x80
+_TAG_GOES_ON = 0x1F
 _LENGTH_BYTES = 3
 """Longest length field taken: 16 MiB is far more than a card holds."""
 
@@ -42,7 +44,7 @@ def encode(tag: int, value: bytes) -> bytes:
     """One object with the shortest length that holds it."""
     head = tag.to_bytes((tag.bit_length() + 7) // 8 or 1, "big")
     size = len(value)
-    if size < 0x80:
+    if size < _LONG_FORM:
         return head + bytes([size]) + value
     length = size.to_bytes((size.bit_length() + 7) // 8, "big")
     return head + bytes([0x80 | len(length)]) + length + value
@@ -51,7 +53,7 @@ def encode(tag: int, value: bytes) -> bytes:
 def _tag(data: bytes, at: int) -> tuple[int, int]:
     tag = data[at]
     at += 1
-    if tag & 0x1F == 0x1F:
+    if tag & _TAG_GOES_ON == _TAG_GOES_ON:
         for _ in range(2):  # tags of at most three bytes (clause 5.4.2.1)
             byte = _byte(data, at)
             tag, at = tag << 8 | byte, at + 1
@@ -63,7 +65,7 @@ def _tag(data: bytes, at: int) -> tuple[int, int]:
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
     first = _byte(data, at)
-    if first < 0x80:
+    if first < _LONG_FORM:
         return first, at + 1
     size = first & 0x7F
     if not 1 <= size <= _LENGTH_BYTES:

@@ -101,6 +101,15 @@ class Consent:
     accept_unknown: bool = False
 
 
+KEPT_BACK = 2
+"""Fewer tries than this are spent only if a person says so."""
+_BLOCKED = 0x6983
+"""Authentication method blocked."""
+_FAILED = 0x6300
+"""Verification failed, and the card does not say how many tries are left."""
+_WRONG_DATA = 0x6A80
+_COUNTED, _COUNT_MASK = 0x63C0, 0xFFF0
+"""63CX: X tries are left."""
 _NOT_SET = frozenset({0x62C1, 0x62C7, 0x6985})
 """Transport PIN, empty PIN (gematik); 6985: conditions of use, NullPIN (TCOS)."""
 _NO_REFERENCE = frozenset({0x6A80, 0x6A86, 0x6A88})
@@ -144,11 +153,11 @@ def judge_verify(sw: SW, before: PinStatus, *, format_uncounted: bool = False) -
             return Judged(Outcome.INCORRECT, now)
         case Blocked() as now:
             # 6983 may mean "it was so before" or "this was the last": the count before tells
-            asleep = sw == 0x6983 and not isinstance(before, Known)
+            asleep = sw == _BLOCKED and not isinstance(before, Known)
             return Judged(Outcome.WAS_BLOCKED if asleep else Outcome.NOW_BLOCKED, now)
-    if sw == 0x6300:
+    if sw == _FAILED:
         return Judged(Outcome.INCORRECT, Unknown(sw))
-    if sw == 0x6A80 and format_uncounted:
+    if sw == _WRONG_DATA and format_uncounted:
         return Judged(Outcome.BAD_FORMAT, before)
     return Judged(Outcome.UNCERTAIN, Unknown(sw))
 
@@ -171,7 +180,7 @@ def may_spend(before: PinStatus, consent: Consent, lowest_seen: int | None) -> J
 
 
 def _spend_known(count: int, before: PinStatus, consent: Consent) -> Judged | None:
-    if count >= 2 or consent.spend_last_try:
+    if count >= KEPT_BACK or consent.spend_last_try:
         return None
     return Judged(Outcome.REFUSED_LAST_TRY, before, sent=False)
 
@@ -184,13 +193,15 @@ def _spend_unknown(before: PinStatus, consent: Consent, lowest: int | None) -> J
         # The card may have been unlocked since at a desk that we do not see; only it can say.
         refused = not (consent.accept_unknown and consent.spend_last_try)
         return Judged(Outcome.REFUSED_LAST_TRY, before, sent=False) if refused else None
-    return None if lowest >= 2 or consent.spend_last_try else Judged(
-        Outcome.REFUSED_LAST_TRY, before, sent=False
+    return (
+        None
+        if lowest >= KEPT_BACK or consent.spend_last_try
+        else Judged(Outcome.REFUSED_LAST_TRY, before, sent=False)
     )
 
 
 def _counted(sw: SW) -> Known | Blocked | None:
-    if sw & 0xFFF0 == 0x63C0:
+    if sw & _COUNT_MASK == _COUNTED:
         count = sw & 0x000F
         return Known(count) if count else Blocked()
-    return Blocked() if sw == 0x6983 else None
+    return Blocked() if sw == _BLOCKED else None
