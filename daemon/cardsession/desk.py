@@ -136,6 +136,11 @@ class Desk:
         """Whatever is under way now is not about this card: it does not come home."""
         self._generation += 1
 
+    @property
+    def unwatched(self) -> bool:
+        """Whether a conversation is under way that nobody would call stuck."""
+        return bool(self._tasks) and "stuck" not in self._timers
+
     def _watch_for_stuck(self) -> None:
         seconds = self._office.config.readers.stuck_seconds
         self._timers.set("stuck", seconds, lambda: self.post(Event.STUCK))

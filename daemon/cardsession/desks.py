@@ -92,6 +92,12 @@ class Desks:
         if self._closing:
             await asyncio.wait(self._closing)
 
+    @property
+    def overdue(self) -> str | None:
+        """A reader whose thread is busy without anybody watching over it: our own fault. (One
+        that hangs is `stuck`, which is watched, and no reason to restart the others.)"""
+        return next((name for name, desk in self._desks.items() if desk.unwatched), None)
+
     # from callers
 
     def readers(self) -> list[ReaderFacts]:

@@ -370,7 +370,7 @@ class Effects:
         log.info(
             "pin.judged",
             reader=self._shown.reader.name,
-            pin=ask.label,
+            label=ask.label,
             outcome=judged.outcome,
             left=left(judged.status),
         )

@@ -110,6 +110,10 @@ class ReaderWatch(Protocol):
     def start(self, report: Callable[[Listing], None]) -> None:
         """Call `report` on the loop with every listing that differs from the one before."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether cards are still seen to come and go."""
+
     def look_again(self) -> None:
         """List anew now."""
 

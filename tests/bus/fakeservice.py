@@ -65,13 +65,17 @@ class FakeService:
             return self.answers[call.member](call)
         match call.member:
             case "GetManagedObjects":
-                return Answer("a{oa{sa{sv}}}", (self.objects,))
+                return Answer("a{oa{sa{sv}}}", (self.below(),))
             case "GetAll":
                 return Answer("a{sv}", (self.objects[call.path][call.body[0]],))
             case "OpenSession":
                 self.add(SESSION, contract.SESSION, Owner=call.sender, Card=call.path, Id="1")
                 return Answer("o", (SESSION,))
         raise Refusal(ErrorName.UNKNOWN_METHOD, "not told")
+
+    def below(self) -> dict[str, dict[str, dict[str, Variant]]]:
+        """The objects that the manager lists: all but itself."""
+        return {path: each for path, each in self.objects.items() if path != contract.ROOT}
 
     def _read(self, fd: int) -> None:
         try:

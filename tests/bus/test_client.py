@@ -137,7 +137,7 @@ async def test_nothing_is_missed_or_seen_twice_around_the_listing(
     """Signals right before and right after the listing's reply, in one read of the socket."""
 
     def listing(call: Call) -> Answer:
-        answer = Answer("a{oa{sa{sv}}}", (json_copy(service.objects),))
+        answer = Answer("a{oa{sa{sv}}}", (json_copy(service.below()),))
         asyncio.get_running_loop().call_soon(after)
         return answer
 
@@ -183,7 +183,7 @@ async def test_what_is_in_the_listing_is_not_told_again(connect: Connect, bus: s
         def listing(call: Call) -> Answer:
             before()
             asyncio.get_running_loop().call_soon(lambda: service.change(CARD, State="blank"))
-            return Answer("a{oa{sa{sv}}}", (json_copy(service.objects),))
+            return Answer("a{oa{sa{sv}}}", (json_copy(service.below()),))
 
         service.answers["GetManagedObjects"] = listing
         await service.connection.own_name(contract.BUS_NAME)
@@ -203,7 +203,7 @@ async def test_a_listing_of_a_service_that_has_gone_is_not_taken(
     events = client.events()
     await service.connection.close()
     assert await next_of(events, 1) == [ServiceGone()]
-    client._take(old)
+    client._take(old, old)
     assert client.cards() == () and not client.present
 
 

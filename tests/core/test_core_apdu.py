@@ -67,13 +67,16 @@ def test_more_bytes_than_a_short_command_holds_are_no_single_apdu() -> None:
 
 def test_get_response_collects_what_waits() -> None:
     answer, sent = pump(
-        Command(0x00, 0xCB, 0x3F, 0xFF, b"\x7e", 256), script("01026100", "03" * 256 + "6102", "04059000")
+        Command(0x00, 0xCB, 0x3F, 0xFF, b"\x7e", 256),
+        script("01026100", "03" * 256 + "6102", "04059000"),
     )
     assert answer == (b"\x01\x02" + b"\x03" * 256 + b"\x04\x05", 0x9000)
     assert [each.hex() for each in sent[1:]] == ["00c0000000", "00c0000002"], "6100 is 256"
 
 
-@pytest.mark.parametrize(("cla", "asking"), [(0x00, 0x00), (0x80, 0x80), (0x01, 0x01), (0x90, 0x80)])
+@pytest.mark.parametrize(
+    ("cla", "asking"), [(0x00, 0x00), (0x80, 0x80), (0x01, 0x01), (0x90, 0x80)]
+)
 def test_get_response_keeps_the_class_less_the_chaining_bit(cla: int, asking: int) -> None:
     _, sent = pump(Command(cla, 0xCB, 0, 0, ne=256), script("6105", "01020304059000"))
     assert sent[1] == bytes((asking, 0xC0, 0, 0, 5))

@@ -23,7 +23,7 @@ OVER = {S.CLOSING, S.RELEASING}
 OBJECT = WITH_SESSION | OVER
 UNDER_WAY = {S.VERIFYING, S.REVERIFYING, S.UNLOCKING, S.QUERYING, S.QUERYING_LOCKED, S.LOCKING}
 SUBMITTING = {S.VERIFYING, S.REVERIFYING, S.UNLOCKING}
-WITH_CARD = (set(State) - {S.EMPTY, S.STUCK, S.GONE})
+WITH_CARD = set(State) - {S.EMPTY, S.STUCK, S.GONE}
 CALLS = {E.VERIFY_ASKED, E.QUERY_ASKED, E.LOCK_ASKED, E.KEEP_ALIVE_ASKED}
 ANSWERS = {
     X.ANSWER_DONE, X.ANSWER_FAILURE, X.ANSWER_JUDGEMENT, X.ANSWER_QUERY, X.QUERY_FROM_CACHE,
@@ -145,9 +145,7 @@ def test_while_a_pin_operation_is_under_way_any_other_hears_busy(
 
 def test_a_try_can_be_spent_only_from_three_states_and_only_on_request() -> None:
     spending = {(before, event) for before, event, _, effects in rows() if X.VERIFY in effects}
-    assert spending == {
-        (state, E.VERIFY_ASKED) for state in (S.UNVERIFIED, S.LOCKED, S.ACTIVE)
-    }
+    assert spending == {(state, E.VERIFY_ASKED) for state in (S.UNVERIFIED, S.LOCKED, S.ACTIVE)}
 
 
 def test_every_conversation_that_is_begun_has_a_way_home() -> None:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from cardsession.core import tlv
 from cardsession.core.errors import Malformed
 
-TAGS = st.sampled_from([0x01, 0x1E, 0x53, 0x70, 0x7E, 0xFE, 0x5F2F, 0x7F49, 0x9F7F, 0x5FC102, 0x5FFF22])
+TAGS = st.sampled_from(
+    [0x01, 0x1E, 0x53, 0x70, 0x7E, 0xFE, 0x5F2F, 0x7F49, 0x9F7F, 0x5FC102, 0x5FFF22]
+)
 
 
 @given(st.lists(st.tuples(TAGS, st.binary(max_size=700))))
@@ -20,7 +22,14 @@ def test_what_is_encoded_is_read_again(objects: list[tuple[int, bytes]]) -> None
 
 @pytest.mark.parametrize(
     ("size", "head"),
-    [(0, "5300"), (127, "537F"), (128, "538180"), (255, "5381FF"), (256, "53820100"), (65536, "5383010000")],
+    [
+        (0, "5300"),
+        (127, "537F"),
+        (128, "538180"),
+        (255, "5381FF"),
+        (256, "53820100"),
+        (65536, "5383010000"),
+    ],
 )
 def test_the_length_is_the_shortest(size: int, head: str) -> None:
     encoded = tlv.encode(0x53, bytes(size))

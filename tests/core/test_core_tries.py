@@ -67,7 +67,7 @@ def test_only_fifteen_status_words_of_a_question_give_a_number_above_zero() -> N
 
 
 @pytest.mark.parametrize("low", [0x00, 0x01, 0x02, 0x03, 0x0F, 0xB3, 0xD3, 0xF3])
-def test_a_63_that_is_not_63CX_holds_no_count(low: int) -> None:
+def test_a_63_without_a_c_holds_no_count(low: int) -> None:
     """Only old cards put a count there: 6300 is 'no information given'."""
     word = SW(0x6300 | low)
     assert read_query(word) == Unknown(word)
@@ -123,9 +123,7 @@ def test_when_a_try_may_be_spent(consent: Consent, lowest: int | None) -> None:
         if refusal:
             assert refusal == Judged(Outcome.REFUSED_LAST_TRY, Known(count), sent=False)
     for status in (Blocked(), NotSet()):
-        assert may_spend(status, consent, lowest) == Judged(
-            Outcome.WAS_BLOCKED, status, sent=False
-        )
+        assert may_spend(status, consent, lowest) == Judged(Outcome.WAS_BLOCKED, status, sent=False)
     with pytest.raises(ValueError):
         may_spend(NoSuchPin(), consent, lowest)
 

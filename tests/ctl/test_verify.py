@@ -55,9 +55,9 @@ async def test_verified(ctl: Ctl, service: FakeService) -> None:
     assert said.err == ""
     assert service.secrets == [CANARY]
     members = [member for member, _ in service.calls]
-    assert members == ["GetManagedObjects", "OpenSession", "VerifyPin", "Close"]
-    assert service.calls[1][1][0] == "a test"
-    assert service.calls[2][1][2] == {}
+    assert members == ["GetAll", "GetManagedObjects", "OpenSession", "VerifyPin", "Close"]
+    assert service.calls[2][1][0] == "a test"
+    assert service.calls[3][1][2] == {}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ async def test_outcomes(  # noqa: PLR0913, PLR0917
 async def test_options_are_passed_on(ctl: Ctl, service: FakeService) -> None:
     outcome(service, "verified", -1)
     await ctl("verify", "--stdin", "--spend-last-try", "--accept-unknown", typed=CANARY)
-    options = service.calls[2][1][2]
+    options = service.calls[3][1][2]
     assert {name: value.value for name, value in options.items()} == {
         "spend-last-try": True,
         "accept-unknown": True,

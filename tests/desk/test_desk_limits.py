@@ -42,6 +42,7 @@ async def test_the_five_seconds_do_not_cut_off_what_was_sent() -> None:
     counter = Counter()
     await counter.ready()
     session = await counter.open()
+
     def slow(_: int, apdu: bytes) -> None:
         if is_verify_with_data(apdu):
             counter.clock.advance(6)

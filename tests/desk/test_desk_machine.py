@@ -22,7 +22,17 @@ from cardsession.shown import READER_STATES, SESSION_STATES
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.pins import PIN
 from fakes.channel import is_verify_with_data, removed
-from fakes.counter import CANARY, COLLEAGUE, DISPENSER, WRONG, Counter, make_card, outcome, read, settle
+from fakes.counter import (
+    CANARY,
+    COLLEAGUE,
+    DISPENSER,
+    WRONG,
+    Counter,
+    make_card,
+    outcome,
+    read,
+    settle,
+)
 
 SELECT = bytes.fromhex("00A404000BA000000308000010000100")
 UNDER_WAY = {
@@ -180,7 +190,9 @@ class Seat(RuleBasedStateMachine):
         """QueryPin, Lock, KeepAlive."""
         number = max(self.sessions, default=0)
         more = ("user",) if what == "query" else ()
-        self.ask(getattr(self.counter.desks, what)(number, self.sessions.get(number, DISPENSER), *more))
+        self.ask(
+            getattr(self.counter.desks, what)(number, self.sessions.get(number, DISPENSER), *more)
+        )
 
     @rule(caller=st.sampled_from([DISPENSER, COLLEAGUE]))
     def leave(self, caller: Any) -> None:

@@ -63,7 +63,7 @@ def _replaced(office: Any, publisher: Service) -> Any:
 async def told(counter: Served) -> None:
     """Until a reply left: the pipe is read in real time."""
     async with asyncio.timeout(10):
-        while not any(" to VerifyPin" in each for each in counter.connection.order):
+        while not any(" to VerifyPin" in each for each in counter.connection.order):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     await settle()
 

@@ -101,7 +101,7 @@ async def test_order_for_a_card_pulled_from_an_active_session() -> None:
     told = [
         (line.what, type(line.facts).__name__.removesuffix("Facts"))
         for line in counter.publisher.lines
-        if line.what != "show" and line.what != "backend"
+        if line.what not in {"show", "backend"}
     ]
     assert told == [
         ("ended", "Session"), ("withdraw", "Session"), ("card-gone", "Card"), ("withdraw", "Card"),
@@ -830,6 +830,29 @@ async def test_a_verify_that_a_rival_s_reset_cut_off_is_uncertain_and_stale() ->
     assert counter.publisher.card.pins.source is Source.CARD
 
 
+async def test_an_answer_that_was_lost_may_have_been_yes_the_card_is_reset() -> None:
+    """Nobody is left verified, be it the way to the card that failed, or what it says."""
+    for lost in ("no answer", "no sense"):
+        counter = Counter()
+        card = await counter.ready()
+        session = await counter.open()
+        sent = False
+
+        def lose(_: int, apdu: bytes, __: bytes, lost: str = lost) -> bytes | None:
+            nonlocal sent
+            sent = sent or is_verify_with_data(apdu)
+            if sent and lost == "no answer":
+                raise Failure(Problem.CARD_RESET, "the exchange with the card was lost")
+            return b"\x6f\x00" if sent else None
+
+        counter.channel.pump.after = lose
+        assert await counter.verify(session) == Verdict(Outcome.UNCERTAIN, None)
+        assert card.book.tally(Kind.VERIFY, PIN).right == 1
+        assert not card.pins.satisfied
+        assert not counter.channel.holding
+        assert counter.publisher.card.pins.source is Source.STALE
+
+
 async def test_a_reset_before_the_secret_went_is_told_as_that() -> None:
     counter = Counter()
     card = await counter.ready()
@@ -1030,6 +1053,19 @@ async def test_two_ends_at_once_are_both_answered_and_the_first_reason_stays() -
     counter.channel.resume()
     async with asyncio.timeout(10):
         await asyncio.gather(first, second)
+    assert counter.publisher.reasons() == ["closed"]
+
+
+async def test_the_first_reason_stays_even_if_the_reader_hangs_over_the_end() -> None:
+    counter = Counter()
+    _, session = await counter.active()
+    counter.channel.paused = True
+    end = asyncio.ensure_future(counter.desks.end(session, EndReason.CLOSED))
+    await settle()
+    counter.clock.advance(11)
+    async with asyncio.timeout(10):
+        await end
+    assert counter.state is State.STUCK
     assert counter.publisher.reasons() == ["closed"]
 
 

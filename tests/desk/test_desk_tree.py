@@ -235,7 +235,7 @@ def test_a_farewell_without_a_reply_leaves_all_the_same(bus: Bus) -> None:
 
 
 async def test_whoever_was_woken_in_the_same_turn_replies_before_the_farewell() -> None:
-    """As it happens: the change is queued first, the caller is answered next, the end comes last."""
+    """As it happens: a change is queued first, the caller is answered next, the end comes last."""
     order: list[str] = []
     loop = asyncio.get_running_loop()
 

@@ -71,7 +71,7 @@ class FakeConnection:
 
     # as a test uses it
 
-    def call(
+    def call(  # noqa: PLR0913 - a message has this many parts
         self,
         path: str,
         interface: str,

@@ -75,6 +75,11 @@ def is_open(fd: int) -> bool:
     return True
 
 
+def is_watched(fd: int) -> bool:
+    """Whether the loop still looks at it: the sender's end of it lives on, and would wake us."""
+    return asyncio.get_running_loop().remove_reader(fd)
+
+
 def open_count() -> int:
     """Descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
@@ -95,6 +100,7 @@ async def refused(fd: int, *, deadline: float = 1.0) -> str:
         await read_secret(fd, deadline=deadline)
     assert caught.value.problem is Problem.SECRET_INVALID
     assert not is_open(fd)
+    assert fd < 0 or not is_watched(fd)
     assert CANARY.decode() not in "".join(traceback.format_exception(caught.value))
     return caught.value.text
 
@@ -108,6 +114,7 @@ async def test_taken(source: Source, content: bytes) -> None:
     assert value(secret) == content
     assert CANARY.decode() not in f"{secret!r} {secret}"
     assert not is_open(fd)
+    assert not is_watched(fd)
 
 
 @sources

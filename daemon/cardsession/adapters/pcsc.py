@@ -318,6 +318,11 @@ class PcscWatch:
         self._report = report
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that sees cards come and go still runs."""
+        return self._thread.is_alive()
+
     def look_again(self) -> None:
         """Wake the wait. A cancel that comes before the wait begins is lost, so the flag stays."""
         self._again.set()

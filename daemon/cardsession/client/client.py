@@ -234,23 +234,27 @@ class CardSessionClient:
             raise ServiceAbsent("the service has just gone")
 
     async def _list(self) -> None:
-        self._take(
-            await self._service.call(contract.ROOT, contract.OBJECT_MANAGER, "GetManagedObjects")
-        )
+        """The objects, and the manager: it is where they are listed, not among them."""
+        call = self._service.call
+        manager = await call(contract.ROOT, contract.PROPERTIES, "GetAll", contract.MANAGER)
+        listing = await call(contract.ROOT, contract.OBJECT_MANAGER, "GetManagedObjects")
+        self._take(manager, listing)
 
-    def _take(self, reply: Reply) -> None:
-        if self._early is None or reply.order < self._owner_order:
+    def _take(self, manager: Reply, listing: Reply) -> None:
+        if self._early is None or manager.order < self._owner_order:
             return  # there is a listing, or this one is of a service that has gone since
         was_absent, self._present = not self._present, True
         if was_absent:
             self._tell(records.ServiceBack())
         self._objects.clear()
-        for path, interfaces in reply.body[0].items():
+        self._add(contract.ROOT, {contract.MANAGER: manager.body[0]})
+        for path, interfaces in listing.body[0].items():
             self._add(path, interfaces)
         early, self._early = self._early or [], None
         for signal in early:
-            if signal.order > reply.order:  # the others are in the listing already
-                self._on_signal(signal)
+            its_own = signal.path == contract.ROOT and signal.interface == contract.PROPERTIES
+            if signal.order > (manager if its_own else listing).order:
+                self._on_signal(signal)  # the others are in the listing already
 
     def _on_owner(self, signal: Signal) -> None:
         _, old, new = signal.body
