@@ -66,7 +66,8 @@ async def _serve(config: Config) -> None:
         try:
             listed = _Listed(desks.listing, notifier)
             watch.start(listed.take)
-            watchdog = asyncio.ensure_future(notifier.watchdog(lambda: watch.alive and desks.overdue is None))
+            progress = notifier.watchdog(lambda: watch.alive and desks.overdue is None)
+            watchdog = asyncio.ensure_future(progress)
             await _first(stop.wait(), _gone(connection))
             watchdog.cancel()
         finally:

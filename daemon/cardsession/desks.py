@@ -114,13 +114,15 @@ class Desks:
         assert card is not None  # noqa: S101 - it was found by its number
         return card
 
-    def own(self, session: int, caller: Caller) -> SessionFacts:
-        """The session, if it is the caller's."""
-        found = self._desk_of_session(session).shown.session
+    def session(self, number: int) -> SessionFacts:
+        """A session that is not over."""
+        found = self._desk_of_session(number).shown.session
         assert found is not None  # noqa: S101 - it was found by its number
-        if found.owner != caller.name:
-            raise Failure(Problem.NOT_OWNER, "the session belongs to another connection")
         return found
+
+    def _own(self, number: int, caller: Caller) -> None:
+        if self.session(number).owner != caller.name:
+            raise Failure(Problem.NOT_OWNER, "the session belongs to another connection")
 
     async def open_session(self, card: int, caller: Caller, request: OpenRequest) -> int:
         """A new session's number."""
@@ -137,7 +139,7 @@ class Desks:
         consent: Consent,
     ) -> Verdict:
         """One submission; the secret is read only if it may be used, and wiped after that."""
-        self.own(session, caller)
+        self._own(session, caller)
         ask = VerifyAsk(label, read, consent)
         try:
             return await self._asked(session, Event.VERIFY_ASKED, ask)
@@ -146,18 +148,18 @@ class Desks:
 
     async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
         """One PIN's state."""
-        self.own(session, caller)
+        self._own(session, caller)
         ask = QueryAsk(label)
         return await self._asked(session, Event.QUERY_ASKED, ask)
 
     async def lock(self, session: int, caller: Caller) -> None:
         """Drop the authority, keep the session."""
-        self.own(session, caller)
+        self._own(session, caller)
         await self._asked(session, Event.LOCK_ASKED, PlainAsk())
 
     async def keep_alive(self, session: int, caller: Caller) -> None:
         """Count as activity."""
-        self.own(session, caller)
+        self._own(session, caller)
         await self._asked(session, Event.KEEP_ALIVE_ASKED, PlainAsk())
 
     async def end(self, session: int, reason: EndReason) -> None:

@@ -246,5 +246,5 @@ class Requests(Protocol):
     def caller_gone(self, name: str) -> None:
         """A connection left the bus: what was its own ends."""
 
-    def own(self, session: int, caller: Caller) -> SessionFacts:
-        """The session, if it is the caller's; else `NotOwner` or `SessionEnded`."""
+    def session(self, number: int) -> SessionFacts:
+        """A session that is not over; else `SessionEnded` with the reason."""

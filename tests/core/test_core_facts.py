@@ -60,6 +60,7 @@ def test_what_is_no_certificate_is_unknown_and_raises_nothing(what: str) -> None
     assert (found.common_name, found.not_after) == ("", 0)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 def test_every_byte_of_a_certificate_may_be_wrong() -> None:
     good = der()
     for at in range(len(good)):

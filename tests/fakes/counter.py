@@ -10,7 +10,7 @@ from typing import Any
 from cardsession.adapters.ledger import MemoryLedger
 from cardsession.config import Config
 from cardsession.core.errors import Failure
-from cardsession.core.facts import Backend
+from cardsession.core.facts import Backend, ReaderState
 from cardsession.core.reports import Listing, SlotReport
 from cardsession.core.secret import Secret
 from cardsession.core.session import State
@@ -185,3 +185,12 @@ class Counter:
         await self.verify(session)
         assert self.state is State.ACTIVE
         return card, session
+
+
+def assert_empty(counter: Counter) -> None:
+    """No ghost card, no ghost session, and the reader says so."""
+    assert counter.state is State.EMPTY
+    assert (counter.publisher.cards, counter.publisher.sessions) == ([], [])
+    assert counter.publisher.reader.state is ReaderState.EMPTY
+    assert counter.publisher.reader.card is None
+    assert not counter.channel.holding

@@ -132,3 +132,21 @@ def test_a_daemon_that_may_not_own_the_name_says_so_and_ends(
     with pytest.raises(StackError, match="ended with status 1"), daemon:
         pytest.fail("it started")
     assert "bus.lost" in daemon.log()
+
+
+def test_an_open_policy_does_not_open_diagnostics(
+    pcscd: Pcscd, rundir: Path, begin: Callable[[Child], Child]
+) -> None:
+    """The file is one that somebody may edit: the process asks for itself."""
+    path = rendered(rundir)
+    open_to_all = path.read_text().replace("<deny send_dest", "<allow send_dest")
+    path.write_text(open_to_all.replace("<deny receive_sender", "<allow receive_sender"))
+    bus = Bus(rundir, policies=[path])
+    begin(bus)
+    begin(Daemon(rundir, bus.address, uid=SERVICE))
+    end = [
+        "call", "org.cardsession1", "/org/cardsession1", "org.cardsession1.Diagnostics",
+        "EndSession", "os", "/org/cardsession1/session/1", "because",
+    ]  # fmt: skip
+    assert "only group cardsession-admin" in Someone(bus, STRANGER).busctl(*end).stderr
+    assert "no such session" in Someone(bus, SERVICE).busctl(*end).stderr

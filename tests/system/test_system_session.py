@@ -198,6 +198,24 @@ async def test_takeover_by_the_same_user(bus: Bus, seen: Subscriber, card: Card)
         assert ended == [(first, "forced")]
 
 
+async def test_a_technician_ends_a_session(
+    bus: Bus, seen: Subscriber, card: Card, canary: str
+) -> None:
+    card.insert()
+    path, _ = await seen.card_in_state("ready")
+    session = await seen.open_session(path)
+    await seen.verify(session, canary.encode())
+    async with await Subscriber.open(bus.address) as technician:
+        end = (ROOT, "Diagnostics", "EndSession", "os")
+        assert await technician.refused(*end, ("/", "because")) == "InvalidArgs"
+        await technician.call(*end, (session, "because"))
+        assert technician.all("Session") == {}
+        assert await technician.refused(*end, (session, "again")) == "SessionEnded"
+    ended = [each.body[0] for _, each in seen.signals if each.member == "Ended"]
+    assert ended == ["forced"]
+    assert card.status()["references"]["80"]["verified"] is False
+
+
 async def test_open_waits_for_a_card_that_is_being_read(seen: Subscriber, card: Card) -> None:
     card.tell("slow", ms=100)
     card.insert()

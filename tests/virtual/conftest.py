@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
@@ -46,6 +47,7 @@ class FakeReader:
         self._lines: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
             asyncio.Queue()
         )
+        self._writers: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
         self._line: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self.port = 0
@@ -63,13 +65,17 @@ class FakeReader:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Close the listener and the line."""
+        """Close the listener and every line there was."""
         if self._server is not None:
             self._server.close()
-        if self._line is not None:
-            self._line[1].close()
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         await self._lines.put((reader, writer))
 
     async def card_in(self) -> None:

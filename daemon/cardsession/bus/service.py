@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import grp
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from structlog import get_logger
 from cardsession.core import policy
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import Backend, CardFacts, EndReason, SessionFacts, SessionState
+from cardsession.core.text import clean
 from cardsession.core.tries import left
 from cardsession.ports import Caller, Requests
 
@@ -62,6 +64,7 @@ class Service:
             (contract.SESSION, "KeepAlive"): self._keep_alive,
             (contract.SESSION, "Lock"): self._lock,
             (contract.SESSION, "Close"): self._close,
+            (contract.DIAGNOSTICS, "EndSession"): self._end_session,
         }
 
     async def start(self, requests: Requests, *, spend_last_try: str) -> None:
@@ -256,14 +259,36 @@ class Service:
 
     def _caller(self, call: Call, number: str) -> Caller:
         """The owner of the session, or a refusal."""
-        session = self._requests.own(int(number), Caller(call.sender, -1))
+        session = self._requests.session(int(number))
+        if session.owner != call.sender:
+            raise Failure(Problem.NOT_OWNER, "the session belongs to another connection")
         return Caller(session.owner, session.owner_uid)
 
     async def _may_spend_last_try(self, sender: str) -> bool:
         if self._spend_last_try != "admin":
             return self._spend_last_try == "caller"
+        return await self._administers(sender)
+
+    # Diagnostics
+
+    async def _end_session(self, call: Call, _: str) -> tuple[Any, ...]:
+        path, why = call.body
+        if not await self._administers(call.sender):
+            raise Failure(Problem.NOT_AUTHORIZED, f"only group {ADMINISTRATORS} may do this")
+        parent, _, number = path.rpartition("/")
+        if parent != contract.SESSIONS or not number.isdigit():
+            raise Failure(Problem.INVALID_ARGS, "session: a session's object path was expected")
+        self._requests.session(int(number))
+        log.info("session.forced", session=int(number), why=clean(why), sender=call.sender)
+        await self._requests.end(int(number), EndReason.FORCED)
+        self._tree.flush()
+        return ()
+
+    async def _administers(self, sender: str) -> bool:
+        """Checked here too: a bus policy is a file that somebody may edit."""
         known = await self._owners.credentials(sender)
-        return known.uid == 0 or _administrators() in (known.groups or ())
+        groups = known.groups or ()
+        return known.uid in (0, os.getuid()) or _administrators() in groups
 
     # those who left
 

@@ -140,7 +140,7 @@ class Authority:
         if not path.exists():
             made = cls.make()
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-                out.write(made._key_pem() + made.pem())
+                out.write(made.key_pem() + made.pem())
             return made
         data = path.read_bytes()
         key = serialization.load_pem_private_key(data, None)
@@ -148,7 +148,8 @@ class Authority:
             raise ValueError(f"{path} holds no elliptic curve key")
         return cls(key, x509.load_pem_x509_certificate(data))
 
-    def _key_pem(self) -> bytes:
+    def key_pem(self) -> bytes:
+        """The key, unencrypted: it signs test certificates only."""
         return self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
