@@ -206,7 +206,9 @@ class ReadersConfig:
     stuck_seconds: float = field(
         default=10.0,
         metadata=_about(
-            _number(1, 300), "A reader that answers nothing for this long is published as stuck."
+            _number(6, 300),
+            "A reader that answers nothing for this long is published as stuck. Another program"
+            " is waited for up to 5 seconds: that is no hung reader.",
         ),
     )
 

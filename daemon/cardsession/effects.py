@@ -6,13 +6,14 @@ conversations; where a seat goes next is none of their business, the table has s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from structlog import get_logger
 
 from cardsession import conversations
+from cardsession.actor import Actor, Timers
 from cardsession.asks import Ask, EndAsk, OpenAsk, PlainAsk, QueryAsk, VerifyAsk
 from cardsession.cards.profile import Probe, Profile
 from cardsession.config import Hold
@@ -22,7 +23,7 @@ from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import CardState, Certificate, EndReason
 from cardsession.core.session import Effect, Event
 from cardsession.core.tries import Judged, Outcome, Unknown, left
-from cardsession.ports import Channel, Clock, Timer, Verdict
+from cardsession.ports import Channel, Verdict
 from cardsession.shown import Office, Shown
 
 log = get_logger(__name__)
@@ -45,6 +46,8 @@ TEXTS = {
     Problem.BACKEND_UNAVAILABLE: "the card service went away",
     Problem.INTERNAL: "an internal error",
 }
+_OF_THE_CALLER = frozenset({Problem.NO_SUCH_PIN, Problem.NOT_SUPPORTED})
+"""Failures that say nothing about a reader."""
 _LOST = {
     Event.CARD_REMOVED: Problem.CARD_REMOVED,
     Event.READER_LOST: Problem.READER_REMOVED,
@@ -55,49 +58,6 @@ _END_REASONS = {
     Event.STUCK: EndReason.CARD_MUTE,
     Event.PIN_BLOCKED: EndReason.PIN_BLOCKED,
 }
-
-Conversation = Coroutine[Any, Any, tuple[Event, Any]]
-
-
-class Actor(Protocol):
-    """What effects ask of the desk that they belong to."""
-
-    def post(self, event: Event, payload: Any = None) -> None:
-        """Take in an event after the one under way."""
-
-    def launch(self, work: Conversation, failed: Event) -> None:
-        """Begin a conversation; it comes home as an event."""
-
-    def new_generation(self) -> None:
-        """No conversation that is under way comes home any more."""
-
-
-class Timers:
-    """Timers by name: setting one again replaces it."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._set: dict[str, Timer] = {}
-
-    def set(self, name: str, seconds: float, call: Callable[[], None]) -> None:
-        """Call after so many seconds, once."""
-
-        def ring() -> None:
-            self._set.pop(name, None)
-            call()
-
-        self.cancel(name)
-        self._set[name] = self._clock.later(seconds, ring)
-
-    def cancel(self, *names: str) -> None:
-        """Call off these; all of them without a name."""
-        for name in names or tuple(self._set):
-            timer = self._set.pop(name, None)
-            if timer:
-                timer.cancel()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._set
 
 
 class Effects:
@@ -179,7 +139,7 @@ class Effects:
             lambda card: update.identified(
                 card,
                 profile=self._known.profile if self._known else "unknown",
-                identity=self._known.identity if self._known else "",
+                serial=self._known.serial if self._known else "",
                 tries=self._known.tries if self._known else {},
                 certificates=found.certificates,
                 usec=self._office.clock.usec(),
@@ -221,7 +181,9 @@ class Effects:
             )
 
     def _keep_certificates(self, _: Event, found: dict[str, Certificate] | Failure) -> None:
-        if not isinstance(found, Failure):
+        if isinstance(found, Failure):
+            self._retry_later()
+        else:
             self._all_read = True
             self._shown.set_card(
                 lambda card: replace(card, certificates={**card.certificates, **found})
@@ -241,6 +203,8 @@ class Effects:
         self._shown.leave()
 
     def _report_failure(self, _: Event, payload: Any) -> None:
+        if isinstance(payload, Failure) and payload.problem in _OF_THE_CALLER:
+            return
         text = payload.text if isinstance(payload, Failure) else TEXTS[Problem.READER_STUCK]
         log.warning("reader.trouble", reader=self._shown.reader.name, text=text)
         self._shown.set_reader(last_error=text)

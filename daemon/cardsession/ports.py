@@ -127,6 +127,9 @@ class Ledger(Protocol):
     def begin(self, identity: str, reference: int, owner: str) -> None:
         """Record, durably, that a try is about to be spent."""
 
+    def withdraw(self, identity: str, reference: int) -> None:
+        """It was not spent after all."""
+
     def settle(self, identity: str, reference: int, status: PinStatus) -> None:
         """Its outcome is known."""
 

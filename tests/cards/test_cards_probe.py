@@ -26,7 +26,7 @@ from cardsession.virtual.objects import Tag
 from cardsession.virtual.options import Algorithm, PinPolicy, Slot
 from cardsession.virtual.pins import PIN
 from fakes.channel import Pump, removed
-from fakes.counter import make_card
+from fakes.counter import CANARY, make_card
 from fakes.piv import AUTHENTICATION, PIV, probed, submit
 
 
@@ -113,8 +113,11 @@ def test_without_a_discovery_object_that_makes_sense_the_application_pin_is_prim
     assert probe.pins["user"].reference == 0x80
 
 
-def test_no_chuid_is_no_identity() -> None:
-    assert probed(make_card(chuid=False))[0].identity == ""
+def test_without_a_chuid_the_certificate_tells_cards_apart() -> None:
+    first, second = (probed(make_card(chuid=False))[0] for _ in range(2))
+    assert first.serial == second.serial == ""
+    assert first.identity != second.identity
+    assert first.identity.startswith("sha256:")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_no_chuid_is_no_identity() -> None:
 )
 def test_identity_is_the_guid_else_the_fascn(content: bytes, identity: bytes) -> None:
     card = make_card(objects={Tag.CHUID: tlv.encode(0x53, content)})
-    assert probed(card)[0].identity == identity.hex().upper()
+    assert probed(card)[0].serial == identity.hex().upper()
 
 
 def packed(content: bytes) -> bytes:
@@ -212,7 +215,7 @@ def test_a_card_without_the_application_is_left_alone(sw: str) -> None:
     assert [apdu[1] for apdu in pump.apdus] == [0xA4], "nothing but SELECT was said to it"
 
 
-@pytest.mark.parametrize("sw", ["6A80", "6A88"])
+@pytest.mark.parametrize("sw", ["6A86", "6A88"])
 def test_a_card_without_the_reference_has_no_pin(sw: str) -> None:
     card = make_card()
     pump = Pump(card)
@@ -254,3 +257,37 @@ def pulling(at: int) -> Callable[[int, bytes], None]:
             raise removed()
 
     return hook
+
+
+def test_a_chuid_with_its_signature_is_read_by_its_head() -> None:
+    """An issuer's signature fills kilobytes; the identifier stands before it."""
+    guid = bytes(range(16))
+    signed = tlv.encode(0x34, guid) + tlv.encode(0x3E, bytes(2000))
+    card = make_card(objects={Tag.CHUID: tlv.encode(0x53, signed)})
+    probe, pump = probed(card)
+    assert probe.serial == guid.hex().upper()
+    size = len(card.applet.objects[AUTHENTICATION])
+    assert len(pump.apdus) <= 4 + -(-size // 256)
+
+
+def test_the_other_pin_left_verified_by_a_rival_is_ended_too() -> None:
+    card = make_card(pin_policy=PinPolicy.GLOBAL_TOO)
+    probe, _ = probed(card)
+    assert probe.others == (0x00,)
+    secret = CANARY.encode()
+    assert card.process(b"\x00\x20\x00\x00\x08" + secret) == b"\x90\x00"
+    assert card.process(bytes.fromhex("00200000")) == b"\x90\x00"
+    Pump(card).hold(PIV.question(probe))
+    assert card.process(bytes.fromhex("00200000")) == bytes.fromhex("63C3")
+    assert card.process(b"\x00\x20\x00\x00\x08" + secret) == b"\x90\x00"
+    Pump(card).hold(PIV.release(probe))
+    assert card.process(bytes.fromhex("00200000")) == bytes.fromhex("63C3")
+
+
+def test_two_cards_without_a_chuid_are_not_taken_for_each_other() -> None:
+    known, _ = probed(make_card(chuid=False))
+    other = make_card(chuid=False)
+    with pytest.raises(Failure) as error:
+        submit(other, known=known)
+    assert error.value.problem is Problem.CARD_REMOVED
+    assert other.book.wrong() == 0

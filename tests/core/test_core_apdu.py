@@ -20,10 +20,12 @@ from cardsession.core.apdu import (
 from cardsession.core.errors import Malformed
 
 
-def pump(command: Command, card: Callable[[bytes], bytes]) -> tuple[Response, list[bytes]]:
+def pump(
+    command: Command, card: Callable[[bytes], bytes], *, t0: bool = False
+) -> tuple[Response, list[bytes]]:
     """The answer, and every APDU that it took."""
     sent: list[bytes] = []
-    wire = exchange(command)
+    wire = exchange(command, t0=t0)
     try:
         apdu = next(wire)
         while True:
@@ -246,3 +248,19 @@ def test_noise_ends_and_raises_nothing_but_malformed(
         assert len(answer.data) <= RESPONSE_LIMIT
     parts = max(1, -(-len(command.data) // 255))
     assert count <= parts + (0 if command.effect else 2 + RESPONSE_PARTS)
+
+
+def test_over_t0_a_command_with_data_has_no_le() -> None:
+    """The card says what is waiting, and is asked for it (ISO/IEC 7816-3 clause 12.2)."""
+    command = Command(0x00, 0xCB, 0x3F, 0xFF, bytes.fromhex("5C017E"), 256)
+    answer, sent = pump(command, script("6102", "AABB9000"), t0=True)
+    assert answer == (b"\xaa\xbb", 0x9000)
+    assert sent == [bytes.fromhex("00CB3FFF035C017E"), bytes.fromhex("00C0000002")]
+
+
+def test_enough_of_an_answer_is_not_followed_by_the_rest() -> None:
+    head = Command(0x00, 0xCB, 0x3F, 0xFF, b"\x5c", 256, enough=1)
+    answer, sent = pump(head, script("AA" * 256 + "6180"))
+    assert (len(answer.data), answer.sw, len(sent)) == (256, 0x6180, 1)
+    answer, sent = pump(head, script("6102", "AABB6105"))
+    assert (answer.data, len(sent)) == (b"\xaa\xbb", 2)

@@ -39,7 +39,7 @@ from cardsession.core.update import counted, judged, stale
 ALL = range(0x10000)
 BEFORE: list[PinStatus] = [*map(Known, range(1, 16)), Blocked(), Unknown(), NotSet(), Verified()]
 NOT_SET = {0x62C1, 0x62C7, 0x6985}
-ABSENT = {0x6A80, 0x6A86, 0x6A88}
+ABSENT = {0x6A86, 0x6A88}
 
 
 def test_a_question_is_read_the_one_way_for_every_status_word() -> None:

@@ -190,8 +190,8 @@ def test_nothing_is_said_of_an_object_after_it_went(bus: Bus) -> None:
     bus.put(replace(CARD, profile="piv"))
     bus.remove(CARD)
     bus.turn()
-    assert bus.members == ["InterfacesRemoved"]
-    path, interfaces = bus.sent[0][2]
+    assert bus.members == ["PropertiesChanged", "InterfacesRemoved"], "each in its place"
+    path, interfaces = bus.sent[1][2]
     assert path == path_of(CARD)
     assert set(interfaces) == {contract.CARD, *contract.STANDARD}
 
@@ -264,7 +264,9 @@ async def test_whoever_was_woken_in_the_same_turn_replies_before_the_farewell() 
     await task
     for _ in range(5):
         await asyncio.sleep(0)
-    assert order == ["InterfacesAdded", "reply", "Ended", "InterfacesRemoved"]
+    assert order == [
+        "InterfacesAdded", "PropertiesChanged", "reply", "Ended", "InterfacesRemoved"
+    ]  # fmt: skip
 
 
 def test_children_and_listing(bus: Bus) -> None:

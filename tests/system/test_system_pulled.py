@@ -112,7 +112,7 @@ async def test_swapped_within_one_poll(seen: Subscriber, card: Card, canary: str
 async def test_hung_card_is_stuck_and_comes_back(
     daemons: object, cards: object, bus: object, canary: str
 ) -> None:
-    daemons(configuration="[readers]\nstuck-seconds = 1\n")  # type: ignore[operator]
+    daemons(configuration="[readers]\nstuck-seconds = 6\n")  # type: ignore[operator]
     async with await Subscriber.open(bus.address) as seen:  # type: ignore[attr-defined]
         card, other = cards(0), cards(1)  # type: ignore[operator]
         card.insert()

@@ -49,7 +49,7 @@ accept-unknown = ["piv", "pkcs15"]
 [card]
 renewal-days = 0
 [readers]
-stuck-seconds = 2.5
+stuck-seconds = 7.5
 [readers.labels]
 "Virtual PCD 00 00" = "Schalter 1 (links), Straße"
 "1-2.4_0" = "till"
@@ -68,7 +68,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert got.session.spend_last_try is SpendLastTry.NEVER
     assert got.session.accept_unknown == {"piv", "pkcs15"}
     assert got.card.renewal_days == 0
-    assert got.readers.stuck_seconds == 2.5
+    assert got.readers.stuck_seconds == 7.5
     assert dict(got.readers.labels) == {
         "Virtual PCD 00 00": "Schalter 1 (links), Straße",
         "1-2.4_0": "till",
@@ -125,8 +125,8 @@ def test_settings_do_not_change_after_the_start(tmp_path: Path) -> None:
         ("[session]\naccept-unknown = [['piv']]", "session.accept-unknown.0", "found a list"),
         ("[card]\nrenewal-days = -1", "card.renewal-days", "from 0 to 3650"),
         ("[card]\nrenewal-days = 1979-05-27", "card.renewal-days", "found a date"),
-        ("[readers]\nstuck-seconds = nan", "readers.stuck-seconds", "from 1 to 300"),
-        ("[readers]\nstuck-seconds = inf", "readers.stuck-seconds", "from 1 to 300"),
+        ("[readers]\nstuck-seconds = nan", "readers.stuck-seconds", "from 6 to 300"),
+        ("[readers]\nstuck-seconds = inf", "readers.stuck-seconds", "from 6 to 300"),
         ("[readers]\nstuck-seconds = false", "readers.stuck-seconds", "a number"),
         ("[readers]\nlabels = []", "readers.labels", "a table"),
         ("[readers.labels]\na = 5", "readers.labels.a", "printable"),

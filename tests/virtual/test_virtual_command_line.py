@@ -34,7 +34,7 @@ def run(tmp_path: Path, reader: FakeReader) -> Iterator[Run]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [*PROGRAM, "run", "--port", str(reader.port), *arguments],
             env={**os.environ, "CARDSESSION_CARD": str(tmp_path / "card.sock"), **environment},
             stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def run(tmp_path: Path, reader: FakeReader) -> Iterator[Run]:
 
 def tell(tmp_path: Path, *arguments: str, entered: str = "") -> subprocess.CompletedProcess[str]:
     """Run one client command."""
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         [*PROGRAM, *arguments],
         env={**os.environ, "CARDSESSION_CARD": str(tmp_path / "card.sock")},
         input=entered,

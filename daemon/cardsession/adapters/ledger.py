@@ -20,6 +20,11 @@ class MemoryLedger:
         with self._lock:
             self._flying[identity, reference] = owner
 
+    def withdraw(self, identity: str, reference: int) -> None:
+        """It was not spent after all."""
+        with self._lock:
+            self._flying.pop((identity, reference), None)
+
     def settle(self, identity: str, reference: int, status: PinStatus) -> None:
         """Its outcome is known; a success forgets what was seen before it."""
         key = (identity, reference)

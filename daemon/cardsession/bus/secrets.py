@@ -58,6 +58,27 @@ async def read_secret(fd: int, *, limit: int = LIMIT, deadline: float = DEADLINE
             os.close(fd)
 
 
+class Source:
+    """A descriptor that came with a call: read at most once, closed in any case."""
+
+    def __init__(self, fd: int) -> None:
+        """Owns `fd` from here on."""
+        self._fd: int | None = fd
+
+    async def read(self) -> Secret:
+        """See `read_secret`."""
+        fd, self._fd = self._fd, None
+        if fd is None:
+            raise _invalid("the secret was read already")
+        return await read_secret(fd)
+
+    def close(self) -> None:
+        """Nobody wanted to read it."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
 async def _fill(fd: int, buffer: memoryview, deadline: float) -> int:
     """Read until the end or until `buffer` is full; the number of bytes."""
     try:

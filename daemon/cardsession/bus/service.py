@@ -26,7 +26,7 @@ from .connection import Answer, Call, Connection, Refusal, Variant
 from .contract import ErrorName
 from .lifetimes import Lifetimes
 from .owners import Owners
-from .secrets import read_secret
+from .secrets import Source
 from .standard import Standard
 from .tree import Tree
 
@@ -225,13 +225,12 @@ class Service:
         caller = self._caller(call, number)
         if consent.spend_last_try and not await self._may_spend_last_try(call.sender):
             raise Failure(Problem.NOT_AUTHORIZED, "spend-last-try is not granted to this caller")
-        verdict = await self._requests.verify(
-            int(number),
-            caller,
-            arguments.label(label),
-            lambda: read_secret(call.take_fd(index)),
-            consent,
-        )
+        label = arguments.label(label)
+        source = Source(call.take_fd(index))
+        try:
+            verdict = await self._requests.verify(int(number), caller, label, source.read, consent)
+        finally:
+            source.close()
         return str(verdict.outcome), _count(verdict.left)
 
     async def _query_pin(self, call: Call, number: str) -> tuple[Any, ...]:

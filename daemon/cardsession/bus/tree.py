@@ -79,9 +79,13 @@ class Tree:
             self._queue_change(path, interface, told)
 
     def remove(self, path: str) -> None:
-        """Take an object away; one that came and went in between is still told of, once."""
-        if Added(path) in self._waiting:
-            self._waiting[self._waiting.index(Added(path))] = self._announcement(path)
+        """Take an object away; what waits to be told of it is told as it was, in its place."""
+        self._waiting = [
+            self._as_signal(entry)
+            if not isinstance(entry, Signal) and entry.path == path
+            else entry
+            for entry in self._waiting
+        ]
         interfaces = list(self._objects.pop(path, ()))
         if interfaces:
             body = (path, [*interfaces, *contract.STANDARD])
@@ -162,16 +166,18 @@ class Tree:
             case Signal():
                 found = contract.interface(entry.interface).signals[entry.member]
                 self._emit(entry.path, entry.interface, entry.member, found.signature, entry.body)
-            case Added(path):
-                self._send(self._announcement(path))
-            case Changed(path, interface, names) if path in self._objects:
-                values = self._objects[path][interface]
-                body: tuple[Any, ...] = (interface, _variants(interface, values, names), [])
-                self._emit(path, contract.PROPERTIES, "PropertiesChanged", "sa{sv}as", body)
+            case Added() | Changed():
+                self._send(self._as_signal(entry))
 
-    def _announcement(self, path: str) -> Signal:
-        body = (path, self._all(path))
-        return Signal(contract.ROOT, contract.OBJECT_MANAGER, "InterfacesAdded", body)
+    def _as_signal(self, entry: Added | Changed) -> Signal:
+        """What waits, with the values of now."""
+        path = entry.path
+        if isinstance(entry, Added):
+            body: tuple[Any, ...] = (path, self._all(path))
+            return Signal(contract.ROOT, contract.OBJECT_MANAGER, "InterfacesAdded", body)
+        values = self._objects[path][entry.interface]
+        body = (entry.interface, _variants(entry.interface, values, entry.names), [])
+        return Signal(path, contract.PROPERTIES, "PropertiesChanged", body)
 
     def _signal_from_root(self, member: str, body: tuple[Any, ...], *, farewell: bool) -> None:
         self.signal(contract.ROOT, contract.OBJECT_MANAGER, member, body, farewell=farewell)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cardsession.core import tlv
-from cardsession.core.apdu import Command, Response
+from cardsession.core.apdu import BYTES_WAITING, Command, Response
 from cardsession.core.dialogue import Attempt, Dialogue, Reset, Settle, lowest_seen, transmit
 from cardsession.core.errors import Failure, Malformed, Problem
 from cardsession.core.secret import Secret, wipe
 from cardsession.core.tries import (
+    Blocked,
     Consent,
     Judged,
     NoSuchPin,
@@ -62,16 +64,20 @@ class Piv:
         """SELECT, discovery, CHUID, counter, authentication certificate: no more before ready."""
         if not (yield from _select()):
             return None
-        pin = yield from _primary_pin()
-        identity = yield from _identity()
+        pin, others = yield from _pins()
+        serial = yield from _serial()
         status = yield from _count(pin)
-        if isinstance(status, NoSuchPin):
-            pins, tries = {}, {}
-        else:
-            pins, tries = {pin.label: pin}, {pin.label: status}
+        known = not isinstance(status, NoSuchPin)
         found = yield from _certificate("authentication")
-        certificates = {"authentication": found} if found else {}
-        return Probe(NAME, identity, pins, tries, certificates)
+        return Probe(
+            profile=NAME,
+            identity=serial or _fingerprint(found),
+            serial=serial,
+            pins={pin.label: pin} if known else {},
+            tries={pin.label: status} if known else {},
+            certificates={"authentication": found} if found else {},
+            others=others,
+        )
 
     def certificates(self, probe: Probe) -> Dialogue[Mapping[str, bytes]]:
         """The slots that the probe did not read."""
@@ -87,6 +93,9 @@ class Piv:
     def question(self, probe: Probe) -> Dialogue[Mapping[str, PinStatus]]:
         """The counters now; a card that somebody left verified is de-authenticated first."""
         yield from _same_card(probe)
+        if not (yield from _deauthenticate(probe.others)):
+            yield Reset()
+            yield from _same_card(probe)
         tries: dict[str, PinStatus] = {}
         for label, pin in probe.pins.items():
             tries[label] = yield from _sober_count(probe, pin)
@@ -107,7 +116,7 @@ class Piv:
         yield Attempt(probe.identity, pin.reference)
         judged = yield from _submit(pin, secret, before)
         if isinstance(judged.status, Unknown):
-            judged = replace(judged, status=(yield from _sober_count(probe, pin)))
+            judged = _read_back(judged, (yield from _sober_count(probe, pin)))
         yield Settle(probe.identity, pin.reference, judged.status)
         return judged
 
@@ -115,13 +124,13 @@ class Piv:
         """De-authenticate every PIN (part 2 clause 3.2.1, P1 = FF), and count once more."""
         if not (yield from _select()):
             return None
+        references = (*(pin.reference for pin in probe.pins.values()), *probe.others)
+        clean = yield from _deauthenticate(references)
         tries: dict[str, PinStatus] = {}
         for label, pin in probe.pins.items():
-            reply = yield from _deauthenticate(pin)
             tries[label] = yield from _count(pin)
-            if not reply.sw.ok or isinstance(tries[label], Verified):
-                return None
-        return tries
+            clean = clean and not isinstance(tries[label], Verified)
+        return tries if clean else None
 
 
 def _select() -> Dialogue[bool]:
@@ -145,38 +154,54 @@ def _object(tag: bytes) -> Dialogue[bytes | None]:
         return None
 
 
-def _primary_pin() -> Dialogue[Pin]:
-    """Part 1 clause 3.3.2: tag 5F2F says which PIN satisfies the access rules first."""
+def _pins() -> Dialogue[tuple[Pin, tuple[int, ...]]]:
+    """The primary PIN, and the references of others (part 1 clause 3.3.2: tag 5F2F says which
+    PINs there are, and which one satisfies the access rules first)."""
     raw = yield from _get_data(DISCOVERY)
     try:
         policy = tlv.find(tlv.need(raw, 0x7E), 0x5F2F) if raw else None
     except Malformed:
         policy = None
-    if not policy or len(policy) < _POLICY_BYTES:
-        return APPLICATION_PIN
-    primary_is_global = policy[0] & _GLOBAL_EXISTS and policy[1] == _GLOBAL_IS_PRIMARY
-    return GLOBAL_PIN if primary_is_global else APPLICATION_PIN
+    if not policy or len(policy) < _POLICY_BYTES or not policy[0] & _GLOBAL_EXISTS:
+        return APPLICATION_PIN, ()
+    if policy[1] == _GLOBAL_IS_PRIMARY:
+        return GLOBAL_PIN, (APPLICATION_PIN.reference,)
+    return APPLICATION_PIN, (GLOBAL_PIN.reference,)
 
 
-def _identity() -> Dialogue[str]:
-    """The CHUID's GUID (tag 34), else its FASC-N (tag 30): part 1 clause 3.1.2."""
-    content = yield from _object(CHUID)
+def _serial() -> Dialogue[str]:
+    """The CHUID's GUID (tag 34), else its FASC-N (tag 30): part 1 clause 3.1.2.
+
+    Both stand before the issuer's signature, which may fill kilobytes: its rest is not fetched.
+    """
+    data = tlv.encode(0x5C, CHUID)
+    command = Command(0x00, 0xCB, 0x3F, 0xFF, data, ne=256, enough=1)
+    reply = yield from transmit(command)
+    cut = reply.sw.sw1 == BYTES_WAITING
+    if not reply.sw.ok and not cut:
+        return ""
     try:
-        fields = dict(tlv.items(content or b""))
+        content = dict(tlv.items(reply.data, cut=cut)).get(0x53, b"")
+        fields = dict(tlv.items(content, cut=cut))
     except Malformed:
         return ""
-    for tag in (0x34, 0x30):
-        value = fields.get(tag, b"")
-        if any(value):
-            return value[:32].hex().upper()
-    return ""
+    found = (fields.get(tag, b"")[:32] for tag in (0x34, 0x30))
+    return next((value.hex().upper() for value in found if any(value)), "")
+
+
+def _fingerprint(certificate: bytes | None) -> str:
+    """What tells a card without a CHUID from another: its authentication certificate."""
+    return f"sha256:{hashlib.sha256(certificate).hexdigest()}" if certificate else ""
 
 
 def _same_card(probe: Probe) -> Dialogue[None]:
     """Select the application again and refuse any card but the one that was probed."""
     if not (yield from _select()):
         raise Failure(Problem.CARD_RESET, "the card no longer offers its application")
-    if (yield from _identity()) != probe.identity:
+    identity = yield from _serial()
+    if not identity and probe.identity:
+        identity = _fingerprint((yield from _certificate("authentication")))
+    if identity != probe.identity:
         raise Failure(Problem.CARD_REMOVED, "another card lies in the reader")
 
 
@@ -187,8 +212,13 @@ def _count(pin: Pin) -> Dialogue[PinStatus]:
     return read_query(reply.sw)
 
 
-def _deauthenticate(pin: Pin) -> Dialogue[Response]:
-    return (yield from transmit(Command(0x00, 0x20, 0xFF, pin.reference)))
+def _deauthenticate(references: Iterable[int]) -> Dialogue[bool]:
+    """End these authorities (part 2 clause 3.2.1, P1 = FF); False if only a reset can."""
+    clean = True
+    for reference in references:
+        reply = yield from transmit(Command(0x00, 0x20, 0xFF, reference))
+        clean = clean and reply.sw.ok
+    return clean
 
 
 def _sober_count(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
@@ -196,8 +226,7 @@ def _sober_count(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
     status = yield from _count(pin)
     if not isinstance(status, Verified):
         return status
-    reply = yield from _deauthenticate(pin)
-    if not reply.sw.ok:
+    if not (yield from _deauthenticate((pin.reference,))):
         yield Reset()
         yield from _same_card(probe)
     status = yield from _count(pin)
@@ -216,6 +245,13 @@ def _submit(pin: Pin, secret: Secret, before: PinStatus) -> Dialogue[Judged]:
     finally:
         wipe(data)
         secret.wipe()
+
+
+def _read_back(judged: Judged, status: PinStatus) -> Judged:
+    """The count that the answer to VERIFY did not tell, asked for afterwards."""
+    if isinstance(status, Blocked) and judged.outcome is Outcome.INCORRECT:
+        return replace(judged, outcome=Outcome.NOW_BLOCKED, status=status)
+    return replace(judged, status=status)
 
 
 def _certificate(slot: str) -> Dialogue[bytes | None]:

@@ -33,15 +33,19 @@ class Pin:
 class Probe:
     """What a first conversation with a card found; everything in it is a claim of the card.
 
-    `identity` is the card's own identifier as hexadecimal digits, "" if it has none.
+    `identity` tells this card from any other ("" if nothing on it does), `serial` is the card's
+    own identifier as hexadecimal digits, if it has one. `others` are references of PINs that we
+    do not use and a rival may have left verified.
     `certificates` maps slots to DER; a slot that is missing was empty or unreadable.
     """
 
     profile: str
     identity: str = ""
+    serial: str = ""
     pins: Mapping[str, Pin] = field(default_factory=dict)
     tries: Mapping[str, PinStatus] = field(default_factory=dict)
     certificates: Mapping[str, bytes] = field(default_factory=dict)
+    others: tuple[int, ...] = ()
 
 
 class Profile(Protocol):

@@ -70,6 +70,7 @@ class Command:
     `ne` is the number of bytes wanted (None: none, 256: as many as a short answer holds).
     `effect` marks a command whose repetition would change the card once more (VERIFY, CHANGE
     REFERENCE DATA, RESET RETRY COUNTER): it is sent once, whatever the card answers.
+    `enough` bytes of an answer need not be followed by the rest that is waiting (0: all of it).
     """
 
     cla: int
@@ -79,15 +80,17 @@ class Command:
     data: bytes | bytearray = field(default=b"", repr=False)
     ne: int | None = None
     effect: bool = False
+    enough: int = 0
 
     @property
     def header(self) -> str:
         """What may be logged: CLA INS P1 P2 and the length, never the data."""
         return f"{self.cla:02X} {self.ins:02X} {self.p1:02X} {self.p2:02X} Lc={len(self.data)}"
 
-    def wire(self, start: int = 0, *, more: bool = False) -> bytearray:
+    def wire(self, start: int = 0, *, more: bool = False, t0: bool = False) -> bytearray:
         """One short APDU with the data from `start` on; case 1 is four bytes (ISO/IEC 7816-3
-        clause 12.1.2). With `more`, it carries 255 of them and is not the last of its chain."""
+        clause 12.1.2). With `more`, it carries 255 of them and is not the last of its chain.
+        Over T=0 a command with data has no Le: the card says what is waiting (clause 12.2)."""
         stop = start + SHORT_LC if more else len(self.data)
         if stop - start > SHORT_LC:
             raise ValueError(f"{stop - start} data bytes do not fit a short command")
@@ -96,7 +99,7 @@ class Command:
             apdu.append(stop - start)
             with memoryview(self.data)[start:stop] as body:  # a slice would be a copy to wipe
                 apdu += body
-        if self.ne is not None and not more:
+        if self.ne is not None and not more and not (t0 and stop > start):
             apdu.append(self.ne & 0xFF if self.ne <= SHORT_LE else 0)
         return apdu
 
@@ -105,18 +108,18 @@ Wire = Generator[bytearray, bytes, Response]
 """Yields the APDUs to transmit, is sent what came back: data and two bytes of status."""
 
 
-def exchange(command: Command) -> Wire:
-    """All the APDUs of one command, in order.
+def exchange(command: Command, *, t0: bool = False) -> Wire:
+    """All the APDUs of one command, in order, as the protocol T=0 or T=1 wants them.
 
     The buffers that carried a command with an effect (a secret, perhaps) are wiped once they
     were transmitted. Raises `Malformed` for an answer that no conforming card gives.
     """
-    data, sw = yield from _chained(command)
+    data, sw = yield from _chained(command, t0)
     if command.effect or command.ne is None:
         return Response(data, sw)  # a question without Le stays one: with Le it is another command
     if sw.sw1 == WRONG_LE:
         ne = sw.sw2 or SHORT_LE
-        data, sw = yield from _once(replace(command, ne=ne).wire(_last_part(command)))
+        data, sw = yield from _once(replace(command, ne=ne).wire(_last_part(command), t0=t0))
     return (yield from _collected(command, data, sw))
 
 
@@ -139,20 +142,20 @@ def _last_part(command: Command) -> int:
     return max((len(command.data) - 1) // SHORT_LC * SHORT_LC, 0)
 
 
-def _chained(command: Command) -> Generator[bytearray, bytes, Response]:
+def _chained(command: Command, t0: bool) -> Generator[bytearray, bytes, Response]:
     """Command chaining (clause 5.3.3): any answer but 9000 ends it, and is the answer."""
     for start in range(0, _last_part(command), SHORT_LC):
         part = yield from _once(command.wire(start, more=True))
         if not part.sw.ok:
             return part
-    return (yield from _once(command.wire(_last_part(command))))
+    return (yield from _once(command.wire(_last_part(command), t0=t0)))
 
 
 def _collected(command: Command, data: bytes, sw: SW) -> Wire:
     """GET RESPONSE while bytes are waiting (clause 11.8.1), in the command's own class."""
     answer = bytearray(data)
     parts = 0
-    while sw.sw1 == BYTES_WAITING:
+    while sw.sw1 == BYTES_WAITING and not 0 < command.enough <= len(answer):
         more = Command(command.cla & ~CHAIN_BIT, 0xC0, 0, 0, ne=sw.sw2 or SHORT_LE)
         data, sw = yield from _once(more.wire())
         if sw.sw1 == BYTES_WAITING and not data:

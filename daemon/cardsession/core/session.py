@@ -185,6 +185,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     (S.PROBING, E.CARD_MUTE): (S.MUTE, (X.CALL_MUTE,)),
     (S.ELSEWHERE, E.CARD_MUTE): (S.MUTE, (X.CALL_MUTE,)),
     (S.ELSEWHERE, E.RETRY): (S.PROBING, (X.PROBE,)),
+    (S.READY, E.RETRY): (S.READY, (X.READ_CERTIFICATES,)),
     # a session is asked for
     (S.EMPTY, E.OPEN_ASKED): (S.EMPTY, (Refuse(Problem.NO_CARD),)),
     (S.PROBING, E.OPEN_ASKED): (S.PROBING, (X.DEFER,)),

@@ -12,8 +12,11 @@ _LENGTH_BYTES = 3
 """Longest length field taken: 16 MiB is far more than a card holds."""
 
 
-def items(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The objects of `data` one after the other, (tag, value); padding of 00 or FF is skipped."""
+def items(data: bytes, *, cut: bool = False) -> Iterator[tuple[int, bytes]]:
+    """The objects of `data` one after the other, (tag, value); padding of 00 or FF is skipped.
+
+    With `cut`, only the head of an answer was read: the last object is as long as what is there.
+    """
     at = 0
     while at < len(data):
         if data[at] in (0x00, 0xFF):  # clause 5.4.1: before, between and after objects
@@ -21,7 +24,7 @@ def items(data: bytes) -> Iterator[tuple[int, bytes]]:
             continue
         tag, at = _tag(data, at)
         length, at = _length(data, at)
-        if length > len(data) - at:
+        if length > len(data) - at and not cut:
             raise Malformed(f"object {tag:X} claims {length} bytes, {len(data) - at} are there")
         yield tag, data[at : at + length]
         at += length

@@ -112,8 +112,9 @@ _COUNTED, _COUNT_MASK = 0x63C0, 0xFFF0
 """63CX: X tries are left."""
 _NOT_SET = frozenset({0x62C1, 0x62C7, 0x6985})
 """Transport PIN, empty PIN (gematik); 6985: conditions of use, NullPIN (TCOS)."""
-_NO_REFERENCE = frozenset({0x6A80, 0x6A86, 0x6A88})
-"""Wrong data, wrong P1-P2, referenced data not found: the card does not know this PIN."""
+_NO_REFERENCE = frozenset({0x6A86, 0x6A88})
+"""Wrong P1-P2, referenced data not found: the card does not know this PIN. (6A80 may only mean
+that this card is not asked in this way: nothing is known then.)"""
 
 
 def left(status: PinStatus) -> int | None:

@@ -41,7 +41,7 @@ def identified(  # noqa: PLR0913 - what a probe finds, once
     card: CardFacts,
     *,
     profile: str,
-    identity: str,
+    serial: str,
     tries: Mapping[str, PinStatus],
     certificates: Mapping[str, Certificate],
     usec: int,
@@ -53,7 +53,7 @@ def identified(  # noqa: PLR0913 - what a probe finds, once
     if known:
         state = CardState.READY if "authentication" in certificates else CardState.BLANK
     card = replace(
-        card, profile=profile, serial=identity, state=state, certificates=dict(certificates)
+        card, profile=profile, serial=serial, state=state, certificates=dict(certificates)
     )
     if not known:
         return card

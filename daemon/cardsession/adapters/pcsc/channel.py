@@ -16,7 +16,7 @@ from structlog import get_logger
 from cardsession.core.apdu import STATUS_BYTES, Command, exchange
 from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Reset, Settle, Step, run
 from cardsession.core.errors import Failure, Problem
-from cardsession.ports import Disposition, Ledger, Talk
+from cardsession.ports import Disposition, Ledger, Permit, Talk
 
 from .codes import check, establish, failure
 
@@ -128,11 +128,10 @@ class PcscChannel:
     def _step(self, step: Step, talk: Talk[T]) -> Answer:
         match step:
             case Command():
-                wire = exchange(step)
+                wire = exchange(step, t0=self._protocol == scard.SCARD_PROTOCOL_T0)
                 return run(wire, self._transmit)
             case Attempt(identity, reference):
-                self._ledger.begin(identity, reference, self._reader)
-                talk.permit.claim()
+                self._begin(identity, reference, talk.permit)
             case Settle(identity, reference, status):
                 self._ledger.settle(identity, reference, status)
             case LowestSeen(identity, reference):
@@ -140,6 +139,15 @@ class PcscChannel:
             case Reset():
                 self._reset(talk)
         return None
+
+    def _begin(self, identity: str, reference: int, permit: Permit) -> None:
+        """Recorded first, claimed last: whatever is claimed is on record."""
+        self._ledger.begin(identity, reference, self._reader)
+        try:
+            permit.claim()
+        except Failure:
+            self._ledger.withdraw(identity, reference)
+            raise
 
     def _transmit(self, apdu: bytearray) -> bytes:
         self.exchanges += 1
