@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from cardsession.asks import VerifyAsk
 from cardsession.cards import recognise
 from cardsession.cards.profile import Pin, Probe, Profile, Recognised
-from cardsession.core import trust
+from cardsession.core import trust, update
 from cardsession.core.errors import Failure, Problem
-from cardsession.core.facts import Certificate
+from cardsession.core.facts import CardFacts, Certificate
 from cardsession.core.secret import BadFormat
 from cardsession.core.session import Event
 from cardsession.core.tries import Judged, Outcome, PinStatus, Unknown
@@ -26,6 +26,20 @@ class Found:
 
     recognised: Recognised
     certificates: Mapping[str, Certificate]
+
+    def shown_on(self, card: CardFacts, usec: int, renewal_days: int) -> CardFacts:
+        """The card's facts as found, at `usec`."""
+        family, probe = self.recognised
+        return update.identified(
+            card,
+            profile=probe.profile,
+            serial=probe.serial,
+            tries=probe.tries,
+            certificates=self.certificates,
+            usec=usec,
+            renewal_days=renewal_days,
+            known=family is not None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from structlog import get_logger
 
 from cardsession.actor import Conversation, Timers
 from cardsession.asks import Ask, EndAsk, OpenAsk
-from cardsession.core.errors import Failure, Malformed, Problem
+from cardsession.core.errors import TEXTS, Failure, Malformed, Problem
 from cardsession.core.facts import EndReason, ReaderFacts
 from cardsession.core.reports import SlotReport, changes
 from cardsession.core.session import Event, Refuse, State, step
-from cardsession.effects import TEXTS, Effects
+from cardsession.effects import Effects
 from cardsession.ports import Channel
 from cardsession.shown import Office, Shown
 

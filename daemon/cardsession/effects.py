@@ -19,7 +19,7 @@ from cardsession.cards.profile import Probe, Profile
 from cardsession.config import Hold
 from cardsession.conversations import SEND_SECONDS, Counted, Found
 from cardsession.core import policy, update
-from cardsession.core.errors import Failure, Problem
+from cardsession.core.errors import TEXTS, Failure, Problem
 from cardsession.core.facts import CardState, Certificate, EndReason
 from cardsession.core.session import Effect, Event
 from cardsession.core.tries import Judged, Outcome, Unknown, left
@@ -33,19 +33,6 @@ UNVERIFIED_SECONDS = 60.0
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Pauses before a card that another program holds is asked for again."""
 
-TEXTS = {
-    Problem.BUSY: "another operation is under way",
-    Problem.SESSION_ENDED: "the session has ended",
-    Problem.NOT_VERIFIED: "the session is not active",
-    Problem.NO_CARD: "there is no card",
-    Problem.CARD_MUTE: "the card does not answer; check its orientation",
-    Problem.CARD_REMOVED: "the card was removed",
-    Problem.READER_REMOVED: "the reader was removed",
-    Problem.READER_STUCK: "the reader does not answer",
-    Problem.IN_USE_ELSEWHERE: "another program holds the card",
-    Problem.BACKEND_UNAVAILABLE: "the card service went away",
-    Problem.INTERNAL: "an internal error",
-}
 _OF_THE_CALLER = frozenset({Problem.NO_SUCH_PIN, Problem.NOT_SUPPORTED})
 """Failures that say nothing about a reader."""
 _LOST = {
@@ -135,18 +122,8 @@ class Effects:
 
     def _keep_probe(self, _: Event, found: Found) -> None:
         self._family, self._known = found.recognised
-        self._shown.set_card(
-            lambda card: update.identified(
-                card,
-                profile=self._known.profile if self._known else "unknown",
-                serial=self._known.serial if self._known else "",
-                tries=self._known.tries if self._known else {},
-                certificates=found.certificates,
-                usec=self._office.clock.usec(),
-                renewal_days=self._office.config.card.renewal_days,
-                known=self._family is not None,
-            )
-        )
+        usec, days = self._office.clock.usec(), self._office.config.card.renewal_days
+        self._shown.set_card(lambda card: found.shown_on(card, usec, days))
         card = self._shown.card
         log.info("card.read", reader=self._shown.reader.name, profile=card and card.profile)
         if card and card.state is CardState.READY:

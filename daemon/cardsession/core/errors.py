@@ -47,6 +47,22 @@ class Problem(StrEnum):
     INTERNAL = "Internal"
 
 
+TEXTS = {
+    Problem.BUSY: "another operation is under way",
+    Problem.SESSION_ENDED: "the session has ended",
+    Problem.NOT_VERIFIED: "the session is not active",
+    Problem.NO_CARD: "there is no card",
+    Problem.CARD_MUTE: "the card does not answer; check its orientation",
+    Problem.CARD_REMOVED: "the card was removed",
+    Problem.READER_REMOVED: "the reader was removed",
+    Problem.READER_STUCK: "the reader does not answer",
+    Problem.IN_USE_ELSEWHERE: "another program holds the card",
+    Problem.BACKEND_UNAVAILABLE: "the card service went away",
+    Problem.INTERNAL: "an internal error",
+}
+"""What a caller is told where the place of the failure adds nothing."""
+
+
 class Failure(Exception):
     """Something that was asked for cannot be done; `text` may be shown to a caller.
 
