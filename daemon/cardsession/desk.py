@@ -42,7 +42,7 @@ class Desk:
         self.shown = Shown(reader, office)
         self._office = office
         self._channel = channel
-        self._report = SlotReport(reader.name)
+        self._report: SlotReport | None = None
         self._events: deque[tuple[Event, Any]] = deque()
         self._draining = False
         self._generation = 0
@@ -66,7 +66,9 @@ class Desk:
 
     def report(self, now: SlotReport) -> None:
         """The status wait's word on this reader."""
-        before, self._report = self._report, now
+        # What was counted before we looked for the first time is nothing that we saw happen.
+        before = self._report or SlotReport(now.name, counter=now.counter)
+        self._report = now
         for event in changes(before, now):
             self.post(event, now.atr)
 
@@ -179,6 +181,6 @@ class Desk:
             return Event.PROBE_MUTE, error
         return failed, error
 
-    def _reconcile(self, then: SlotReport) -> None:
-        if self.state is State.EMPTY and self._report == then and then.present:
+    def _reconcile(self, then: SlotReport | None) -> None:
+        if self.state is State.EMPTY and then and self._report == then and then.present:
             self.post(Event.CARD_INSERTED, then.atr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -27,7 +28,7 @@ async def test_from_reader_to_subscriber_and_back(
     assert facts["NotAfter"] > facts["NotBefore"] > 0
     assert 700 < facts["DaysLeft"] < 740
     assert bytes(facts["Atr"]).hex() == card.status()["atr"]
-    assert "CardReady" in seen.members(ROOT)
+    await seen.until("CardReady", lambda: "CardReady" in seen.members(ROOT))
 
     session = await seen.open_session(path)
     assert facts["Session"] == session
@@ -49,6 +50,29 @@ async def test_from_reader_to_subscriber_and_back(
     assert again != path
     assert facts["PinTries"] == {"user": 3}
     assert card.status()["wrong"] == 1
+
+
+async def test_what_happened_before_the_daemon_is_no_insertion(
+    seen: Subscriber, card: Card, daemons: Callable[..., Daemon], daemon: Daemon
+) -> None:
+    """pcscd counts on: a daemon that starts later sees a number, not an event."""
+    card.insert()
+    await seen.card_in_state("ready")
+    card.remove()
+    await seen.no_card()
+    await asyncio.to_thread(daemon.stop)
+    seen.signals.clear()
+    daemons(name="second")
+    await seen.until("two readers", lambda: seen.members(ROOT).count("InterfacesAdded") >= 2)
+    card.insert()
+    path, _ = await seen.card_in_state("ready")
+    assert path == "/org/cardsession1/card/1"
+    assert (
+        seen.objects[seen.objects[path]["org.cardsession1.Card"]["Reader"]][
+            "org.cardsession1.Reader"
+        ]["InsertCount"]
+        == 1
+    )
 
 
 async def test_two_readers_are_two_states(seen: Subscriber, cards: object, canary: str) -> None:
