@@ -15,6 +15,9 @@ from cardsession.ports import Caller, OpenRequest, Permit, Timer, Verdict
 
 T = TypeVar("T")
 
+SEND_SECONDS = 5.0
+"""A secret that was not sent by then is not sent at all (bus contract, "Secrets")."""
+
 
 def _future() -> asyncio.Future[T]:
     return asyncio.get_running_loop().create_future()
@@ -61,7 +64,7 @@ class VerifyAsk(Ask[Verdict]):
     label: str
     read: Callable[[], Awaitable[Secret]]
     consent: Consent
-    permit: Permit = field(default_factory=Permit)
+    permit: Permit = field(default_factory=lambda: Permit(SEND_SECONDS))
     secret: Secret | None = field(default=None, repr=False)
 
     def withdraw(self) -> bool:

@@ -16,9 +16,6 @@ from cardsession.core.session import Event
 from cardsession.core.tries import Judged, Outcome, PinStatus, Unknown
 from cardsession.ports import Channel, Disposition, Talk
 
-SEND_SECONDS = 5.0
-"""A secret that was not sent by then is not sent at all (bus contract, "Secrets")."""
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -104,7 +101,6 @@ async def verify(  # noqa: PLR0913 - what one submission needs
         settled=_after_verify,
         failed=Disposition.RESET,
         exclusive=exclusive,
-        patience=SEND_SECONDS,
         permit=ask.permit,
     )
     judged = await channel.converse(talk)

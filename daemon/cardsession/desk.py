@@ -27,10 +27,14 @@ from cardsession.shown import Office, Shown
 
 log = get_logger(__name__)
 
-RECONCILE_SECONDS = 1.0
+HELD_SECONDS = 5.5
+"""Longer than any conversation waits by itself: our thread is kept inside the card service."""
+RECONCILE_SECONDS = (1.0, 5.0, 30.0, 300.0)
+"""Pauses before a card that the worker calls gone and the status wait does not is read again;
+the last repeats, so that a card that contradicts itself costs next to nothing."""
 TAKEOVER_SECONDS = 5.0
 
-_SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.ELSEWHERE, State.GONE})
+_SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.STUCK, State.GONE})
 """States in which whoever waited for the card can be answered."""
 
 
@@ -46,6 +50,7 @@ class Desk:
         self._events: deque[tuple[Event, Any]] = deque()
         self._draining = False
         self._generation = 0
+        self._doubts = 0
         self._timers = Timers(office.clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._effects = Effects(self, self.shown, channel, office)
@@ -68,6 +73,8 @@ class Desk:
         """The status wait's word on this reader."""
         # What was counted before we looked for the first time is nothing that we saw happen.
         before = self._report or SlotReport(now.name, counter=now.counter)
+        if now != before:
+            self._doubts = 0
         self._report = now
         for event in changes(before, now):
             self.post(event, now.atr)
@@ -100,7 +107,8 @@ class Desk:
     def _take(self, event: Event, payload: Any) -> None:
         try:
             before, (self.state, effects) = self.state, step(self.state, event)
-            if self.state is State.STUCK is not before:
+            held = event is Event.HELD and self.state is not before
+            if held or self.state is State.STUCK is not before:
                 self.new_generation()
             self.shown.states(self.state)
             for effect in effects:
@@ -133,7 +141,7 @@ class Desk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if "stuck" not in self._timers:
-            self._watch_for_stuck()
+            self._watch_over()
 
     def new_generation(self) -> None:
         """Whatever is under way now is not about this card: it does not come home."""
@@ -142,11 +150,22 @@ class Desk:
     @property
     def unwatched(self) -> bool:
         """Whether a conversation is under way that nobody would call stuck."""
-        return bool(self._tasks) and "stuck" not in self._timers
+        watched = "stuck" in self._timers or self.state is State.STUCK
+        return bool(self._tasks) and not watched
 
-    def _watch_for_stuck(self) -> None:
-        seconds = self._office.config.readers.stuck_seconds
-        self._timers.set("stuck", seconds, lambda: self.post(Event.STUCK))
+    def _watch_over(self) -> None:
+        self._timers.set("held", HELD_SECONDS, self._held)
+        self._timers.set("stuck", self._office.config.readers.stuck_seconds, self._stuck)
+
+    def _held(self) -> None:
+        if self._channel.waiting:
+            self.post(Event.HELD)
+
+    def _stuck(self) -> None:
+        if self._channel.waiting:
+            self._watch_over()
+        else:
+            self.post(Event.STUCK)
 
     async def _bring_home(self, work: Conversation, failed: Event, generation: int) -> None:
         try:
@@ -159,13 +178,15 @@ class Desk:
                 return
             log.error("desk.late-fault", reader=self.shown.reader.name, exc_info=error)
             event, payload = failed, None
-        self._timers.cancel("stuck")
+        self._timers.cancel("stuck", "held")
         if len(self._tasks) > 1:  # others are queued behind this one
-            self._watch_for_stuck()
+            self._watch_over()
         if self.state is State.STUCK:
             self.post(Event.RECOVERED if self.shown.card else Event.RECOVERED_EMPTY)
         elif generation == self._generation:
             self.post(event, payload)
+        elif self.state is State.ELSEWHERE:
+            self.post(Event.RETRY)  # whoever kept our thread let go of the card
 
     def _failed(self, failed: Event, error: Failure | Malformed) -> tuple[Event, Any]:
         """Some failures say more than that the conversation failed."""
@@ -173,7 +194,8 @@ class Desk:
             return failed, Failure(Problem.CARD_RESET, "the card's answer makes no sense")
         if error.problem in (Problem.CARD_REMOVED, Problem.READER_REMOVED):
             # The worker noticed first. Should the status wait never agree, we look again.
-            self._office.clock.later(RECONCILE_SECONDS, partial(self._reconcile, self._report))
+            pause = RECONCILE_SECONDS[min(self._doubts, len(RECONCILE_SECONDS) - 1)]
+            self._office.clock.later(pause, partial(self._reconcile, self._report))
             return Event.CARD_REMOVED, None
         if failed is Event.PROBE_FAILED and error.problem is Problem.IN_USE_ELSEWHERE:
             return Event.PROBE_BUSY, error
@@ -183,4 +205,5 @@ class Desk:
 
     def _reconcile(self, then: SlotReport | None) -> None:
         if self.state is State.EMPTY and then and self._report == then and then.present:
+            self._doubts += 1
             self.post(Event.CARD_INSERTED, then.atr)

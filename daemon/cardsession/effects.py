@@ -14,13 +14,13 @@ from structlog import get_logger
 
 from cardsession import conversations
 from cardsession.actor import Actor, Timers
-from cardsession.asks import Ask, EndAsk, OpenAsk, PlainAsk, QueryAsk, VerifyAsk
+from cardsession.asks import SEND_SECONDS, Ask, EndAsk, OpenAsk, PlainAsk, QueryAsk, VerifyAsk
 from cardsession.cards.profile import Probe, Profile
 from cardsession.config import Hold
-from cardsession.conversations import SEND_SECONDS, Counted, Found
+from cardsession.conversations import Counted, Found
 from cardsession.core import policy, update
 from cardsession.core.errors import TEXTS, Failure, Problem
-from cardsession.core.facts import CardState, Certificate, EndReason
+from cardsession.core.facts import CardState, Certificate, EndReason, ReaderState
 from cardsession.core.session import Effect, Event
 from cardsession.core.tries import Judged, Outcome, Unknown, left
 from cardsession.ports import Channel, Verdict
@@ -39,6 +39,7 @@ _LOST = {
     Event.CARD_REMOVED: Problem.CARD_REMOVED,
     Event.READER_LOST: Problem.READER_REMOVED,
     Event.STUCK: Problem.READER_STUCK,
+    Event.HELD: Problem.IN_USE_ELSEWHERE,
 }
 _END_REASONS = {
     Event.CARD_REMOVED: EndReason.CARD_REMOVED,
@@ -78,6 +79,7 @@ class Effects:
 
     def give_up(self, event: Event) -> None:
         """Our own bug: whoever waits hears of it, the session ends, the card is let go."""
+        self._revoke(event, None)
         self._mark_stale()
         self._answer_failure(event, Failure(Problem.INTERNAL, TEXTS[Problem.INTERNAL]))
         self._close_session(event, EndAsk(EndReason.FORCED))
@@ -91,10 +93,7 @@ class Effects:
     def answer_deferred(self) -> None:
         """The seat came to rest: whoever waited for the card asks again."""
         waiting, self.deferred = self.deferred, []
-        for ask in waiting:
-            if ask.deadline:
-                ask.deadline.cancel()
-                ask.deadline = None
+        for ask in waiting:  # each with what is left of its time
             self._desk.post(Event.OPEN_ASKED, ask)
 
     def _the_card(self) -> tuple[Channel, Profile, Probe]:
@@ -149,7 +148,13 @@ class Effects:
     def _retry_later(self, *_: Any) -> None:
         pause = RETRY_SECONDS[min(self._retries, len(RETRY_SECONDS) - 1)]
         self._retries += 1
-        self._timers.set("retry", pause, lambda: self._desk.post(Event.RETRY))
+        self._timers.set("retry", pause, self._retry)
+
+    def _retry(self) -> None:
+        if self._channel.waiting:
+            self._retry_later()  # our thread still waits for the rival: nothing more is asked
+        else:
+            self._desk.post(Event.RETRY)
 
     def _read_certificates(self, *_: Any) -> None:
         if self._family and not self._all_read:
@@ -190,7 +195,9 @@ class Effects:
 
     def _defer(self, _: Event, ask: OpenAsk) -> None:
         if ask.request.wait <= 0:
-            ask.refuse(Problem.BUSY, "the card is not ready yet")
+            elsewhere = self._shown.reader.state is ReaderState.IN_USE_ELSEWHERE
+            problem = Problem.IN_USE_ELSEWHERE if elsewhere else Problem.BUSY
+            ask.refuse(problem, TEXTS[problem] if elsewhere else "the card is not ready yet")
             return
         if ask.deadline is None:
             ask.deadline = self._office.clock.later(ask.request.wait, lambda: self._waited(ask))
@@ -263,7 +270,7 @@ class Effects:
         return _END_REASONS.get(event, EndReason.READER_REMOVED)
 
     def _release(self, *_: Any) -> None:
-        if self._channel.holding:
+        if self._family:
             work = conversations.drop(*self._the_card(), Event.RELEASED)
             self._desk.launch(work, Event.RELEASED)
         else:
@@ -355,7 +362,10 @@ class Effects:
         self._limit(UNVERIFIED_SECONDS, EndReason.IDLE_TIMEOUT)
 
     def _mark_stale(self, *_: Any) -> None:
-        if isinstance(self.asking, VerifyAsk) and self.asking.permit.claimed:
+        """A try may be gone, or an authority that was shown: nothing is known until asked."""
+        claimed = isinstance(self.asking, VerifyAsk) and self.asking.permit.claimed
+        session = self._shown.session
+        if claimed or (session and session.verified_usec):
             self._shown.set_card(update.stale)
 
     def _query(self, _: Event, ask: QueryAsk) -> None:

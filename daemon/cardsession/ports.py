@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -37,15 +38,22 @@ class Permit:
     whether a reply given now could be overtaken by a try.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 5.0) -> None:
+        """Valid for so many seconds, whoever is late to withdraw it."""
         self._lock = threading.Lock()
+        self._expires = time.monotonic() + seconds
         self._claimed = False
         self._withdrawn = False
 
+    @property
+    def seconds_left(self) -> float:
+        """How long it is worth waiting for the card."""
+        return max(0.0, self._expires - time.monotonic())
+
     def claim(self) -> None:
-        """Now, or never: `Failure` if it was withdrawn."""
+        """Now, or never: `Failure` if it was withdrawn, or its time is over."""
         with self._lock:
-            if self._withdrawn:
+            if self._withdrawn or time.monotonic() > self._expires:
                 raise Failure(Problem.IN_USE_ELSEWHERE, "the submission was withdrawn in time")
             self._claimed = True
 
@@ -76,7 +84,8 @@ class Talk(Generic[T]):
     exclusive: bool = False
     patience: float = 2.0
     """Seconds to wait for another program's transaction or handle."""
-    permit: Permit = field(default_factory=Permit)
+    permit: Permit | None = None
+    """For a dialogue that spends a try; its time is the talk's, too."""
 
 
 class Channel(Protocol):
@@ -85,6 +94,11 @@ class Channel(Protocol):
     @property
     def exchanges(self) -> int:
         """APDUs sent since the channel was opened."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the thread waits to have the card, or to be rid of it: a rival's doing, and
+        no fault of the reader."""
 
     @property
     def holding(self) -> bool:
@@ -123,6 +137,9 @@ class ReaderWatch(Protocol):
 
 class Ledger(Protocol):
     """Attempts in flight, and the lowest count seen of each PIN. Called from worker threads."""
+
+    def note(self, identity: str, reference: int, status: PinStatus) -> None:
+        """The card told its counter."""
 
     def begin(self, identity: str, reference: int, owner: str) -> None:
         """Record, durably, that a try is about to be spent."""

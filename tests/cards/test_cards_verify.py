@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cardsession.adapters.ledger import MemoryLedger
 from cardsession.core.dialogue import Attempt, Reset, Step
 from cardsession.core.errors import Failure, Malformed, Problem
 from cardsession.core.secret import Secret
@@ -35,7 +36,8 @@ def test_a_right_passcode_is_sent_once_between_attempt_and_settle() -> None:
     steps = kinds(pump.steps)
     at = steps.index("Attempt")
     assert steps[at:] == ["Attempt", "00 20 00 80", "Settle"]
-    assert steps[:at] == ["00 A4 04 00", "00 CB 3F FF", "00 20 00 80", "LowestSeen"]
+    asked = ["00 A4 04 00", "00 CB 3F FF", "00 20 00 80", "Noted", "LowestSeen"]
+    assert steps[:at] == asked
     assert pump.verifies == [b"\x00\x20\x00\x80\x08" + CANARY.encode()]
     assert not pump.ledger.in_flight(probed(card)[0].identity)
 
@@ -216,10 +218,43 @@ class Swapping:
         self._now = self._next
 
 
-def test_a_card_that_stays_verified_whatever_is_done_counts_as_unknown() -> None:
-    judged, pump = submit(make_card(), CANARY, NONE, prepare=query_answers("9000"))
-    assert judged.outcome is Outcome.REFUSED_UNKNOWN
-    assert pump.verifies == []
+def test_a_card_that_stays_verified_whatever_is_done_is_left_alone() -> None:
+    pumps: list[Pump] = []
+
+    def prepare(pump: Pump) -> None:
+        pumps.append(pump)
+        query_answers("9000")(pump)
+
+    with pytest.raises(Failure) as error:
+        submit(make_card(), CANARY, NONE, prepare=prepare)
+    assert error.value.problem is Problem.IN_USE_ELSEWHERE
+    assert pumps[0].verifies == []
+
+
+def test_a_card_that_only_says_that_it_de_authenticated_is_reset() -> None:
+    card = make_card()
+    known = probed(card)[0]
+    assert card.process(b"\x00\x20\x00\x80\x08" + CANARY.encode()) == b"\x90\x00"
+    pump = Pump(card)
+    pump.before = lambda _, apdu: b"\x90\x00" if apdu[1:3] == b"\x20\xff" else None
+    assert pump.hold(PIV.question(known)) == {"user": Known(3)}
+    assert any(isinstance(step, Reset) for step in pump.steps)
+    assert card.process(bytes.fromhex("00200080")) == bytes.fromhex("63C3")
+
+
+def test_a_count_that_was_asked_for_guards_when_asking_fails() -> None:
+    """2 after our wrong try, 1 after a rival's: read, shown, and then the card says no more."""
+    card = make_card()
+    known = probed(card)[0]
+    ledger = MemoryLedger()
+    pump = Pump(card, ledger)
+    pump.hold(PIV.verify(known, known.pins["user"], secret("00000000"), NONE))
+    card.process(b"\x00\x20\x00\x80\x0800000000")
+    assert pump.hold(PIV.question(known)) == {"user": Known(1)}
+    query_answers("6F00")(pump)
+    judged = pump.hold(PIV.verify(known, known.pins["user"], secret("00000000"), NONE))
+    assert judged.outcome is Outcome.REFUSED_LAST_TRY
+    assert card.book.wrong() == 2
 
 
 @pytest.mark.parametrize("talk", ["verify", "question", "certificates"])

@@ -318,7 +318,7 @@ class Seat(RuleBasedStateMachine):
         if not hasattr(self, "counter"):
             return
         state, channel = self.counter.state, self.counter.channel
-        if channel.waiting or state in UNDER_WAY or state is State.STUCK:
+        if channel.queued or state in UNDER_WAY or state is State.STUCK:
             return
         assert channel.holding == (state is State.ACTIVE)
         if self.counter.publisher.sessions and state is not State.ACTIVE:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from cardsession.adapters.ledger import MemoryLedger
 from cardsession.core.apdu import Command, exchange
-from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Reset, Settle, Step, run
+from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Noted, Reset, Settle, Step, run
 from cardsession.core.errors import Failure, Problem
 from cardsession.ports import Disposition, Ledger, Permit, Talk
 
@@ -72,6 +72,8 @@ class Pump:
             case Attempt(identity, reference):
                 permit.claim()
                 self.ledger.begin(identity, reference, "a test")
+            case Noted(identity, reference, status):
+                self.ledger.note(identity, reference, status)
             case Settle(identity, reference, status):
                 self.ledger.settle(identity, reference, status)
             case LowestSeen(identity, reference):
@@ -101,6 +103,7 @@ class FakeChannel:
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.pump = Pump(None, ledger)
         self.holding = False
+        self.waiting = False
         self.elsewhere = False
         """Another program holds the card."""
         self.paused = False
@@ -124,7 +127,7 @@ class FakeChannel:
         self.pump.chip = chip
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
         """Jobs that were not begun."""
         return len(self._jobs)
 

@@ -18,6 +18,10 @@ class Lifetimes:
         self._over = over
         self._ends: dict[int, list[int]] = {}
 
+    def count(self, session: int) -> int:
+        """How many a session has."""
+        return len(self._ends.get(session, ()))
+
     def take(self, session: int) -> int:
         """A new lifetime of the session; the descriptor is the caller's to keep."""
         theirs, ours = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -33,6 +33,9 @@ from .tree import Tree
 log = get_logger(__name__)
 
 Method = Callable[[Call, str], Awaitable[tuple[Any, ...]]]
+MAX_LIFETIMES = 8
+"""Descriptors are what a daemon runs out of first."""
+_DIGITS = 18
 ADMINISTRATORS = "cardsession-admin"
 
 
@@ -95,8 +98,7 @@ class Service:
         told = {key: Variant("s", str(value)) for key, value in detail.items()}
         path, body = values.path_of(session), (session.end_reason, told)
         self._tree.signal(path, contract.SESSION, "Ended", body, farewell=True)
-        if not any(other.owner == session.owner for other in self._requests.sessions()):
-            self._chore(self._owners.forget(session.owner))
+        self._chore(self._owners.release(session.owner))
 
     def card_ready(self, card: CardFacts) -> None:
         """Tell that a card is read."""
@@ -149,7 +151,8 @@ class Service:
     def _interfaces_once_at(self, path: str) -> list[str]:
         """What an object that is gone had: its calls answer with the reason, not with a shrug."""
         parent, _, number = path.rpartition("/")
-        once = number.isascii() and number.isdigit() and parent in _NUMBERED
+        known = number.isascii() and number.isdigit() and len(number) <= _DIGITS
+        once = known and parent in _NUMBERED
         return [_NUMBERED[parent]] if once else [contract.INTROSPECTABLE]
 
     async def _run(self, run: Method, call: Call, signature: str) -> Answer:
@@ -193,13 +196,15 @@ class Service:
     async def _open_session(self, call: Call, number: str) -> tuple[Any, ...]:
         purpose, options = call.body
         request = arguments.open_request(purpose, options)
-        known = await self._owners.watch(call.sender)
+        known = await self._owners.hold(call.sender)  # the session's from here on: see `ended`
         try:
             caller = Caller(call.sender, known.uid)
             session = await self._requests.open_session(int(number), caller, request)
-        finally:
-            if not any(each.owner == call.sender for each in self._requests.sessions()):
-                await self._owners.forget(call.sender)
+        except BaseException:
+            await self._owners.release(call.sender)
+            raise
+        if self._owners.left(call.sender):
+            self._requests.caller_gone(call.sender)  # between two turns of the loop
         return (f"{contract.SESSIONS}/{session}",)
 
     async def _list_certificates(self, _: Call, number: str) -> tuple[Any, ...]:
@@ -240,6 +245,9 @@ class Service:
 
     async def _take_lifetime(self, call: Call, number: str) -> tuple[Any, ...]:
         self._caller(call, number)
+        if self._lifetimes.count(int(number)) >= MAX_LIFETIMES:
+            text = f"a session has at most {MAX_LIFETIMES} lifetimes"
+            raise Refusal(ErrorName.LIMITS_EXCEEDED, text)
         return (self._lifetimes.take(int(number)),)
 
     async def _keep_alive(self, call: Call, number: str) -> tuple[Any, ...]:
@@ -275,7 +283,7 @@ class Service:
         if not await self._administers(call.sender):
             raise Failure(Problem.NOT_AUTHORIZED, f"only group {ADMINISTRATORS} may do this")
         parent, _, number = path.rpartition("/")
-        if parent != contract.SESSIONS or not number.isdigit():
+        if parent != contract.SESSIONS or not number.isdigit() or len(number) > _DIGITS:
             raise Failure(Problem.INVALID_ARGS, "session: a session's object path was expected")
         self._requests.session(int(number))
         log.info("session.forced", session=int(number), why=clean(why), sender=call.sender)
@@ -293,7 +301,6 @@ class Service:
 
     def _caller_gone(self, name: str) -> None:
         self._requests.caller_gone(name)
-        self._chore(self._owners.forget(name))
 
     def _lifetime_closed(self, session: int) -> None:
         self._chore(self._requests.end(session, EndReason.LIFETIME_CLOSED))

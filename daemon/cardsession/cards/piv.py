@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from cardsession.core import tlv
 from cardsession.core.apdu import BYTES_WAITING, Command, Response
-from cardsession.core.dialogue import Attempt, Dialogue, Reset, Settle, lowest_seen, transmit
+from cardsession.core.dialogue import Attempt, Dialogue, Noted, Reset, Settle, lowest_seen, transmit
 from cardsession.core.errors import Failure, Malformed, Problem
 from cardsession.core.secret import Secret, wipe
 from cardsession.core.tries import (
@@ -65,14 +65,14 @@ class Piv:
         if not (yield from _select()):
             return None
         pin, others = yield from _pins()
-        serial = yield from _serial()
+        guid, fasc_n = yield from _chuid()
         status = yield from _count(pin)
         known = not isinstance(status, NoSuchPin)
         found = yield from _certificate("authentication")
         return Probe(
             profile=NAME,
-            identity=serial or _fingerprint(found),
-            serial=serial,
+            identity=guid or _fingerprint(found),
+            serial=guid or fasc_n,
             pins={pin.label: pin} if known else {},
             tries={pin.label: status} if known else {},
             certificates={"authentication": found} if found else {},
@@ -122,8 +122,7 @@ class Piv:
 
     def release(self, probe: Probe) -> Dialogue[Mapping[str, PinStatus] | None]:
         """De-authenticate every PIN (part 2 clause 3.2.1, P1 = FF), and count once more."""
-        if not (yield from _select()):
-            return None
+        yield from _same_card(probe)
         references = (*(pin.reference for pin in probe.pins.values()), *probe.others)
         clean = yield from _deauthenticate(references)
         tries: dict[str, PinStatus] = {}
@@ -169,8 +168,10 @@ def _pins() -> Dialogue[tuple[Pin, tuple[int, ...]]]:
     return APPLICATION_PIN, (GLOBAL_PIN.reference,)
 
 
-def _serial() -> Dialogue[str]:
-    """The CHUID's GUID (tag 34), else its FASC-N (tag 30): part 1 clause 3.1.2.
+def _chuid() -> Dialogue[tuple[str, str]]:
+    """The CHUID's GUID (tag 34) and FASC-N (tag 30), "" for what is not there or says nothing:
+    part 1 clause 3.1.2. Only the GUID tells cards apart: issuers outside the federal government
+    give all of theirs the same FASC-N.
 
     Both stand before the issuer's signature, which may fill kilobytes: its rest is not fetched.
     """
@@ -179,14 +180,19 @@ def _serial() -> Dialogue[str]:
     reply = yield from transmit(command)
     cut = reply.sw.sw1 == BYTES_WAITING
     if not reply.sw.ok and not cut:
-        return ""
+        return "", ""
     try:
         content = dict(tlv.items(reply.data, cut=cut)).get(0x53, b"")
         fields = dict(tlv.items(content, cut=cut))
     except Malformed:
-        return ""
-    found = (fields.get(tag, b"")[:32] for tag in (0x34, 0x30))
-    return next((value.hex().upper() for value in found if any(value)), "")
+        return "", ""
+    guid, fasc_n = (fields.get(tag, b"")[:32] for tag in (0x34, 0x30))
+    return _digits(guid), _digits(fasc_n)
+
+
+def _digits(value: bytes) -> str:
+    """Hexadecimal, or "" for zeros: they stand for "none"."""
+    return value.hex().upper() if any(value) else ""
 
 
 def _fingerprint(certificate: bytes | None) -> str:
@@ -198,7 +204,7 @@ def _same_card(probe: Probe) -> Dialogue[None]:
     """Select the application again and refuse any card but the one that was probed."""
     if not (yield from _select()):
         raise Failure(Problem.CARD_RESET, "the card no longer offers its application")
-    identity = yield from _serial()
+    identity, _ = yield from _chuid()
     if not identity and probe.identity:
         identity = _fingerprint((yield from _certificate("authentication")))
     if identity != probe.identity:
@@ -222,15 +228,23 @@ def _deauthenticate(references: Iterable[int]) -> Dialogue[bool]:
 
 
 def _sober_count(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
-    """The count, where 9000 would blind us: end that authority first, then ask again."""
+    """The count, where 9000 would blind us: end that authority first, then ask again.
+
+    A card that says it did, and did not, is reset; one that is verified even then is none that
+    we can speak for.
+    """
     status = yield from _count(pin)
-    if not isinstance(status, Verified):
-        return status
-    if not (yield from _deauthenticate((pin.reference,))):
-        yield Reset()
-        yield from _same_card(probe)
-    status = yield from _count(pin)
-    return Unknown() if isinstance(status, Verified) else status
+    if isinstance(status, Verified):
+        clean = yield from _deauthenticate((pin.reference,))
+        status = yield from _count(pin)
+        if not clean or isinstance(status, Verified):
+            yield Reset()
+            yield from _same_card(probe)
+            status = yield from _count(pin)
+    if isinstance(status, Verified):
+        raise Failure(Problem.IN_USE_ELSEWHERE, "a verification by another program does not end")
+    yield Noted(probe.identity, pin.reference, status)
+    return status
 
 
 def _submit(pin: Pin, secret: Secret, before: PinStatus) -> Dialogue[Judged]:
@@ -250,8 +264,8 @@ def _submit(pin: Pin, secret: Secret, before: PinStatus) -> Dialogue[Judged]:
 def _read_back(judged: Judged, status: PinStatus) -> Judged:
     """The count that the answer to VERIFY did not tell, asked for afterwards."""
     if isinstance(status, Blocked) and judged.outcome is Outcome.INCORRECT:
-        return replace(judged, outcome=Outcome.NOW_BLOCKED, status=status)
-    return replace(judged, status=status)
+        return replace(judged, outcome=Outcome.NOW_BLOCKED, status=status, read_back=True)
+    return replace(judged, status=status, read_back=True)
 
 
 def _certificate(slot: str) -> Dialogue[bytes | None]:

@@ -37,6 +37,15 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """The card told its counter: the ledger remembers the lowest."""
+
+    identity: str
+    reference: int
+    status: PinStatus
+
+
+@dataclass(frozen=True, slots=True)
 class LowestSeen:
     """Ask the ledger for the lowest count seen of this PIN since a success (an int or None)."""
 
@@ -49,7 +58,7 @@ class Reset:
     """Reset the card: the authority of whoever verified a PIN ends, so does the selection."""
 
 
-Step = Command | Attempt | Settle | LowestSeen | Reset
+Step = Command | Attempt | Settle | Noted | LowestSeen | Reset
 Answer = Response | int | None
 S = TypeVar("S")
 A = TypeVar("A")

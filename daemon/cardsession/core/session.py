@@ -79,6 +79,8 @@ class Event(Enum):
     LOCK_DONE = auto()
     RELEASED = auto()
     STUCK = auto()
+    HELD = auto()
+    """The reader's thread waits for a rival, longer than it should."""
     RECOVERED = auto()
     """A stuck reader answered; its card is still in."""
     RECOVERED_EMPTY = auto()
@@ -189,7 +191,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     # a session is asked for
     (S.EMPTY, E.OPEN_ASKED): (S.EMPTY, (Refuse(Problem.NO_CARD),)),
     (S.PROBING, E.OPEN_ASKED): (S.PROBING, (X.DEFER,)),
-    (S.ELSEWHERE, E.OPEN_ASKED): (S.ELSEWHERE, (Refuse(Problem.IN_USE_ELSEWHERE),)),
+    (S.ELSEWHERE, E.OPEN_ASKED): (S.ELSEWHERE, (X.DEFER,)),
     (S.MUTE, E.OPEN_ASKED): (S.MUTE, (Refuse(Problem.CARD_MUTE),)),
     (S.READY, E.OPEN_ASKED): (S.OPENING, (X.ASK_TO_OPEN,)),
     (S.OPENING, E.OPEN_ASKED): (S.OPENING, _BUSY),
@@ -298,6 +300,22 @@ for _state in (S.PROBING, S.READY, S.OPENING, *_SESSION, *_OVER_STATES):
         S.STUCK,
         (X.REVOKE, X.MARK_STALE, X.CLOSE_SESSION, X.ANSWER_FAILURE, *_END_HUNG),
     )
+# A rival's transaction keeps the card from us, and our thread in pcscd: no fault of the reader.
+TABLE[S.PROBING, E.HELD] = (S.ELSEWHERE, (X.RETRY_LATER,))
+TABLE[S.OPENING, E.HELD] = (S.READY, (X.ANSWER_FAILURE,))
+for _state, _back in (
+    (S.VERIFYING, S.UNVERIFIED),
+    (S.QUERYING, S.UNVERIFIED),
+    (S.UNLOCKING, S.LOCKED),
+    (S.QUERYING_LOCKED, S.LOCKED),
+):
+    TABLE[_state, E.HELD] = (_back, (X.REVOKE, X.ANSWER_FAILURE))
+TABLE[S.REVERIFYING, E.HELD] = (
+    S.UNVERIFIED, (X.REVOKE, X.MARK_STALE, X.MARK_UNVERIFIED, X.ANSWER_FAILURE, X.LET_GO)
+)  # fmt: skip
+TABLE[S.LOCKING, E.HELD] = (S.LOCKED, (X.MARK_STALE, X.MARK_LOCKED, X.ANSWER_FAILURE, X.LET_GO))
+TABLE[S.CLOSING, E.HELD] = (S.RELEASING, (X.REVOKE, X.MARK_STALE, X.ANSWER_FAILURE, X.RELEASE))
+TABLE[S.RELEASING, E.HELD] = (S.READY, (X.MARK_STALE, X.END_SESSION, X.LET_GO))
 for _state in (S.READY, S.OPENING):  # never during a session: they are read before it
     TABLE[_state, E.CERTIFICATES_READ] = (_state, (X.KEEP_CERTIFICATES,))
 
@@ -321,6 +339,8 @@ for _event in (E.CARD_INSERTED, E.CARD_REMOVED, E.CARD_MUTE, E.READER_LOST, E.ST
     IGNORED[S.GONE, _event] = "the reader is gone"
 for _state in (S.EMPTY, S.ELSEWHERE, S.MUTE, S.STUCK):
     IGNORED[_state, E.STUCK] = "no conversation that matters is under way"
+for _state in State:
+    IGNORED[_state, E.HELD] = "nobody waits for what the thread is kept from"
 for _state in State:
     if _state is not S.STUCK:
         for _event in (E.RECOVERED, E.RECOVERED_EMPTY):

@@ -91,6 +91,8 @@ class Judged:
     outcome: Outcome
     status: PinStatus
     sent: bool = True
+    read_back: bool = False
+    """Whether the count was asked for after the answer, which did not tell it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ def judged(card: CardFacts, label: str, verdict: Judged, usec: int) -> CardFacts
     """One PIN after a submission; where nothing was sent the count is a fresh reading."""
     if verdict.outcome is Outcome.BAD_FORMAT and not verdict.sent:
         return card  # nothing was asked either
-    source = Source.LAST_VERIFY if verdict.sent else Source.CARD
+    told = verdict.sent and not verdict.read_back
+    source = Source.LAST_VERIFY if told else Source.CARD
     if isinstance(verdict.status, Unknown):
         source = Source.STALE if verdict.sent else Source.NONE
     status = {**card.pins.status, label: verdict.status}

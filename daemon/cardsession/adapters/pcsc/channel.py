@@ -14,7 +14,7 @@ from smartcard import scard
 from structlog import get_logger
 
 from cardsession.core.apdu import STATUS_BYTES, Command, exchange
-from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Reset, Settle, Step, run
+from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Noted, Reset, Settle, Step, run
 from cardsession.core.errors import Failure, Problem
 from cardsession.ports import Disposition, Ledger, Permit, Talk
 
@@ -48,7 +48,9 @@ class PcscChannel:
         self._card: int | None = None
         self._protocol = 0
         self._exclusive = False
+        self._deadline = 0.0
         self.exchanges = 0
+        self.waiting = False
         self._thread = threading.Thread(target=self._work, name=f"card {reader}", daemon=True)
         self._thread.start()
 
@@ -103,6 +105,8 @@ class PcscChannel:
 
     def _hold_talk(self, talk: Talk[T]) -> T:
         disposition = talk.failed
+        patience = talk.permit.seconds_left if talk.permit else talk.patience
+        self._deadline = time.monotonic() + patience
         try:
             self._connect(talk)
             result = self._transaction(talk)
@@ -115,10 +119,10 @@ class PcscChannel:
         finally:
             if disposition is not Disposition.HOLD:
                 self._disconnect(disposition)
+            self.waiting = False
 
     def _transaction(self, talk: Talk[T]) -> T:
-        deadline = time.monotonic() + talk.patience
-        self._patiently(lambda: scard.SCardBeginTransaction(self._card), deadline)
+        self._patiently(lambda: scard.SCardBeginTransaction(self._card))
         try:
             return run(talk.dialogue(), lambda step: self._step(step, talk))
         finally:
@@ -132,6 +136,8 @@ class PcscChannel:
                 return run(wire, self._transmit)
             case Attempt(identity, reference):
                 self._begin(identity, reference, talk.permit)
+            case Noted(identity, reference, status):
+                self._ledger.note(identity, reference, status)
             case Settle(identity, reference, status):
                 self._ledger.settle(identity, reference, status)
             case LowestSeen(identity, reference):
@@ -140,8 +146,10 @@ class PcscChannel:
                 self._reset(talk)
         return None
 
-    def _begin(self, identity: str, reference: int, permit: Permit) -> None:
+    def _begin(self, identity: str, reference: int, permit: Permit | None) -> None:
         """Recorded first, claimed last: whatever is claimed is on record."""
+        if permit is None:
+            raise Failure(Problem.INTERNAL, "a try was to be spent that nobody asked for")
         self._ledger.begin(identity, reference, self._reader)
         try:
             permit.claim()
@@ -151,6 +159,7 @@ class PcscChannel:
 
     def _transmit(self, apdu: bytearray) -> bytes:
         self.exchanges += 1
+        self.waiting = False
         numbers = list(apdu)
         try:
             code, answer = scard.SCardTransmit(self._card, self._protocol, numbers)
@@ -180,7 +189,6 @@ class PcscChannel:
             self._context = establish()
         mode = scard.SCARD_SHARE_EXCLUSIVE if talk.exclusive else scard.SCARD_SHARE_SHARED
         self._exclusive = talk.exclusive
-        deadline = time.monotonic() + talk.patience
 
         def connect() -> int:
             code, card, protocol = scard.SCardConnect(
@@ -190,22 +198,25 @@ class PcscChannel:
                 self._card, self._protocol = card, protocol
             return int(code)
 
-        self._patiently(connect, deadline)
+        self._patiently(connect)
 
     def _reset(self, talk: Talk[T]) -> None:
         """Reset inside the talk: the handle is made anew, the transaction begun again."""
         scard.SCardEndTransaction(self._card, scard.SCARD_LEAVE_CARD)
         self._disconnect(Disposition.RESET)
         self._connect(talk)
-        deadline = time.monotonic() + talk.patience
-        self._patiently(lambda: scard.SCardBeginTransaction(self._card), deadline)
+        self._patiently(lambda: scard.SCardBeginTransaction(self._card))
 
-    def _patiently(self, call: Callable[[], int], deadline: float) -> None:
-        """Repeat what a rival's transaction or handle refuses, until the deadline.
+    def _patiently(self, call: Callable[[], int]) -> None:
+        """Repeat what a rival's transaction or handle refuses, until the talk's time is over.
+
+        (Connect itself waits for a rival's transaction without limit, whatever
+        PCSCLITE_NO_BLOCKING says: `waiting` tells the loop so.)
 
         A rival's reset shows here once: the handle is reconnected and the call made again,
         which is safe, for nothing was said to the card yet.
         """
+        self.waiting = True
         while True:
             code = call() & 0xFFFFFFFF
             if code == scard.SCARD_W_RESET_CARD and self._card is not None:
@@ -214,7 +225,7 @@ class PcscChannel:
                 return
             if code not in (scard.SCARD_S_SUCCESS, scard.SCARD_E_SHARING_VIOLATION):
                 raise failure(code)
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= self._deadline:
                 raise failure(scard.SCARD_E_SHARING_VIOLATION)
             time.sleep(RIVAL_PAUSE)
 
@@ -227,8 +238,12 @@ class PcscChannel:
 
     def _disconnect(self, disposition: Disposition) -> None:
         card, self._card = self._card, None
-        if card is not None:
-            scard.SCardDisconnect(card, _DISPOSITIONS[disposition])
+        if card is None:
+            return
+        self.waiting = True  # a reset waits for a rival's transaction
+        code = scard.SCardDisconnect(card, _DISPOSITIONS[disposition])
+        if code != scard.SCARD_S_SUCCESS:
+            log.info("card.let.go", reader=self._reader, text=failure(code).text)
 
     def _forget(self) -> None:
         self._card = None
