@@ -16,8 +16,7 @@ async def probe_length(seen: Subscriber, card: Card) -> int:
     """Exchanges of one whole reading of the card, the later certificates included."""
     card.insert()
     path, _ = await seen.card_in_state("ready")
-    session = await seen.open_session(path)  # queued behind the reading
-    await seen.call(session, "Session", "Close")
+    await seen.open_session(path)  # queued behind the reading
     headers: list[str] = card.status()["headers"]
     card.remove()
     await seen.no_card()

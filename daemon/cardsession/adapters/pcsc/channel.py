@@ -241,9 +241,21 @@ class PcscChannel:
         if card is None:
             return
         self.waiting = True  # a reset waits for a rival's transaction
+        if disposition is Disposition.RESET and self._was_removed(card):
+            # There may be another card by now: pcscd would power it before noticing that it
+            # came, and never notice that it went.
+            disposition = Disposition.LEAVE
         code = scard.SCardDisconnect(card, _DISPOSITIONS[disposition])
         if code != scard.SCARD_S_SUCCESS:
             log.info("card.let.go", reader=self._reader, text=failure(code).text)
+
+    @staticmethod
+    def _was_removed(card: int) -> bool:
+        """Whether the card service knows that this handle's card is gone."""
+        code = scard.SCardBeginTransaction(card)
+        if code == scard.SCARD_S_SUCCESS:
+            scard.SCardEndTransaction(card, scard.SCARD_LEAVE_CARD)
+        return bool(code == scard.SCARD_W_REMOVED_CARD)
 
     def _forget(self) -> None:
         self._card = None
