@@ -70,6 +70,20 @@ async def test_a_rival_s_wrong_try_is_counted_before_ours(
     assert card.status()["wrong"] == 2
 
 
+async def test_a_session_is_at_rest_when_its_caller_hears_that_the_card_is_not_to_be_had(
+    seen: Subscriber, card: Card, rival: Rival, canary: str
+) -> None:
+    card.insert()
+    path, _ = await seen.card_in_state("ready")
+    session = await seen.open_session(path)
+    rival.say("shared")
+    call = (session, "Session", "VerifyPin", "sha{sv}", ("user", 0, {}))
+    assert await seen.refused(*call, (memfd(canary.encode()),)) == "InUseElsewhere"
+    rival.say("free")
+    assert await seen.verify(session, canary.encode()) == ("verified", -1)
+    assert card.status()["counts"]["80"]["verify"]["right"] == 1
+
+
 async def test_an_exclusive_holder_is_told_from_a_fault(
     seen: Subscriber, card: Card, rival: Rival
 ) -> None:

@@ -28,6 +28,9 @@ RIVAL_PAUSE = 0.02
 """Seconds between attempts to have a card that a rival holds."""
 NOTICED_MSEC = 1000
 """pcscd looks for a removed card every 400 ms."""
+EARLY = 0.1
+"""Seconds before a secret's time is over at which we stop waiting: so the session is at rest
+again when its caller hears that the card could not be had."""
 CLOSE_SECONDS = 1.0
 
 _DISPOSITIONS = {
@@ -105,7 +108,7 @@ class PcscChannel:
 
     def _hold_talk(self, talk: Talk[T]) -> T:
         disposition = talk.failed
-        patience = talk.permit.seconds_left if talk.permit else talk.patience
+        patience = talk.permit.seconds_left - EARLY if talk.permit else talk.patience
         self._deadline = time.monotonic() + patience
         try:
             self._connect(talk)
