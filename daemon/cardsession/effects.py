@@ -1,13 +1,13 @@
 """What a desk does about an event: the effects that the transition table names.
 
-One method per `Effect`, named after it. They show facts, answer asks, set timers and begin
-conversations; where a seat goes next is none of their business, the table has said so.
+One method per `Effect`, named after it, here or in `card_effects.py`. They show facts, answer
+asks, set timers and begin conversations; where a seat goes next is none of their business, the
+table has said so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from structlog import get_logger
@@ -15,12 +15,12 @@ from structlog import get_logger
 from cardsession import conversations
 from cardsession.actor import Actor, Timers
 from cardsession.asks import SEND_SECONDS, Ask, EndAsk, OpenAsk, PlainAsk, QueryAsk, VerifyAsk
-from cardsession.cards.profile import Probe, Profile
+from cardsession.card_effects import CardEffects
 from cardsession.config import Hold
-from cardsession.conversations import Counted, Found
-from cardsession.core import policy, update
+from cardsession.conversations import Counted
+from cardsession.core import update
 from cardsession.core.errors import TEXTS, Failure, Problem
-from cardsession.core.facts import CardState, Certificate, EndReason, ReaderState
+from cardsession.core.facts import EndReason, ReaderState
 from cardsession.core.session import Effect, Event
 from cardsession.core.tries import Judged, Outcome, Unknown, left
 from cardsession.ports import Channel, Verdict
@@ -30,11 +30,6 @@ log = get_logger(__name__)
 
 UNVERIFIED_SECONDS = 60.0
 """A session in which nobody was verified ends after this, whatever is called."""
-RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Pauses before a card that another program holds is asked for again."""
-
-_OF_THE_CALLER = frozenset({Problem.NO_SUCH_PIN, Problem.NOT_SUPPORTED})
-"""Failures that say nothing about a reader."""
 _LOST = {
     Event.CARD_REMOVED: Problem.CARD_REMOVED,
     Event.READER_LOST: Problem.READER_REMOVED,
@@ -61,16 +56,15 @@ class Effects:
         self._channel = channel
         self._office = office
         self._timers = Timers(office.clock)
-        self._family: Profile | None = None
-        self._known: Probe | None = None
-        self._all_read = False
+        self._card = CardEffects(actor, shown, channel, office)
         self._ending: list[EndAsk] = []
         self._abandoned: EndAsk | None = None
-        self._retries = 0
         self._exchanges_before = 0
         self._idle_seconds = 0.0
         self._methods: dict[Effect, Callable[[Event, Any], None]] = {
-            effect: getattr(self, f"_{effect.name.lower()}") for effect in Effect
+            effect: getattr(self, f"_{effect.name.lower()}", None)
+            or getattr(self._card, effect.name.lower())
+            for effect in Effect
         }
 
     def do(self, effect: Effect, event: Event, payload: Any) -> None:
@@ -89,6 +83,7 @@ class Effects:
     def stop(self) -> None:
         """No timer goes off any more."""
         self._timers.cancel()
+        self._card.stop()
 
     def answer_deferred(self) -> None:
         """The seat came to rest: whoever waited for the card asks again."""
@@ -96,102 +91,13 @@ class Effects:
         for ask in waiting:  # each with what is left of its time
             self._desk.post(Event.OPEN_ASKED, ask)
 
-    def _the_card(self) -> tuple[Channel, Profile, Probe]:
-        if self._family is None or self._known is None:
-            raise Failure(Problem.NOT_SUPPORTED, "no profile reads this card")
-        return self._channel, self._family, self._known
-
-    # effects: a card
-
-    def _show_card(self, _: Event, atr: bytes) -> None:
-        if self._shown.card:
-            return  # a stuck reader's card that is called mute: it was shown when it came
-        self._forget_card()
-        self._retries = 0
-        self._shown.new_card(atr)
-
-    def _forget_card(self) -> None:
-        self._desk.new_generation()
-        self._family = self._known = None
-        self._all_read = False
-        self._timers.cancel("day", "retry")
-
-    def _probe(self, *_: Any) -> None:
-        self._desk.launch(conversations.probe(self._channel), Event.PROBE_FAILED)
-
-    def _keep_probe(self, _: Event, found: Found) -> None:
-        self._family, self._known = found.recognised
-        usec, days = self._office.clock.usec(), self._office.config.card.renewal_days
-        self._shown.set_card(lambda card: found.shown_on(card, usec, days))
-        card = self._shown.card
-        log.info("card.read", reader=self._shown.reader.name, profile=card and card.profile)
-        if card and card.state is CardState.READY:
-            self._office.publisher.card_ready(card)
-            self._new_day()
-
-    def _new_day(self) -> None:
-        """Days left and trust change with time alone: look again when the next day is over."""
-        days, clock = self._office.config.card.renewal_days, self._office.clock
-        self._shown.set_card(lambda card: update.aged(card, clock.usec(), days))
-        holder = self._shown.card and self._shown.card.holder
-        if holder and holder.not_after:
-            until = (holder.not_after - clock.usec() / 1_000_000) % policy.DAY
-            self._timers.set("day", until + 1.0, self._new_day)
-
-    def _keep_unknown(self, *_: Any) -> None:
-        self._shown.set_card(lambda card: replace(card, state=CardState.UNKNOWN))
-
-    def _call_mute(self, *_: Any) -> None:
-        self._shown.set_card(lambda card: replace(card, state=CardState.MUTE))
-        self._shown.set_reader(last_error=TEXTS[Problem.CARD_MUTE])
-
-    def _retry_later(self, *_: Any) -> None:
-        pause = RETRY_SECONDS[min(self._retries, len(RETRY_SECONDS) - 1)]
-        self._retries += 1
-        self._timers.set("retry", pause, self._retry)
-
-    def _retry(self) -> None:
-        if self._channel.waiting:
-            self._retry_later()  # our thread still waits for the rival: nothing more is asked
-        else:
-            self._desk.post(Event.RETRY)
-
-    def _read_certificates(self, *_: Any) -> None:
-        if self._family and not self._all_read:
-            self._desk.launch(
-                conversations.certificates(*self._the_card()), Event.CERTIFICATES_READ
-            )
-
-    def _keep_certificates(self, _: Event, found: dict[str, Certificate] | Failure) -> None:
-        if isinstance(found, Failure):
-            self._retry_later()
-        else:
-            self._all_read = True
-            self._shown.set_card(
-                lambda card: replace(card, certificates={**card.certificates, **found})
-            )
+    # effects: a session
 
     def _drop_card(self, event: Event, payload: Any) -> None:
         for ask in self.deferred:
             ask.refuse(Problem.CARD_REMOVED, TEXTS[Problem.CARD_REMOVED])
         self.deferred.clear()
-        self._forget_card()
-        self._shown.drop_card(self._end_reason(event, payload))
-
-    def _let_go(self, *_: Any) -> None:
-        self._channel.let_go()
-
-    def _leave(self, *_: Any) -> None:
-        self._shown.leave()
-
-    def _report_failure(self, _: Event, payload: Any) -> None:
-        if isinstance(payload, Failure) and payload.problem in _OF_THE_CALLER:
-            return
-        text = payload.text if isinstance(payload, Failure) else TEXTS[Problem.READER_STUCK]
-        log.warning("reader.trouble", reader=self._shown.reader.name, text=text)
-        self._shown.set_reader(last_error=text)
-
-    # effects: a session
+        self._card.drop(self._end_reason(event, payload))
 
     def _defer(self, _: Event, ask: OpenAsk) -> None:
         if ask.request.wait <= 0:
@@ -210,11 +116,11 @@ class Effects:
 
     def _ask_to_open(self, _: Event, ask: OpenAsk) -> None:
         self.asking, self._abandoned = ask, None
-        if self._family is None:
+        if self._card.family is None:
             unread = Failure(Problem.NOT_SUPPORTED, "no profile reads this card")
             self._desk.post(Event.OPEN_FAILED, unread)
         else:
-            work = conversations.question(*self._the_card(), Event.OPENED)
+            work = conversations.question(*self._card.talk(), Event.OPENED)
             self._desk.launch(work, Event.OPEN_FAILED)
 
     def _start_session(self, *_: Any) -> None:
@@ -270,8 +176,8 @@ class Effects:
         return _END_REASONS.get(event, EndReason.READER_REMOVED)
 
     def _release(self, *_: Any) -> None:
-        if self._family:
-            work = conversations.drop(*self._the_card(), Event.RELEASED)
+        if self._card.family:
+            work = conversations.drop(*self._card.talk(), Event.RELEASED)
             self._desk.launch(work, Event.RELEASED)
         else:
             self._desk.post(Event.RELEASED)
@@ -290,7 +196,7 @@ class Effects:
 
     def _verify(self, _: Event, ask: VerifyAsk) -> None:
         self.asking = ask
-        card = self._the_card()
+        card = self._card.talk()
         pin = card[2].pins.get(ask.label)
         if pin is None:
             missing = Failure(Problem.NO_SUCH_PIN, "the card has no such PIN")
@@ -370,11 +276,11 @@ class Effects:
 
     def _query(self, _: Event, ask: QueryAsk) -> None:
         self.asking = ask
-        if self._known is None or ask.label not in self._known.pins:
+        if self._card.known is None or ask.label not in self._card.known.pins:
             failure = Failure(Problem.NO_SUCH_PIN, "the card has no such PIN")
             self._desk.post(Event.QUERY_FAILED, failure)
         else:
-            work = conversations.question(*self._the_card(), Event.QUERIED)
+            work = conversations.question(*self._card.talk(), Event.QUERIED)
             self._desk.launch(work, Event.QUERY_FAILED)
 
     def _query_from_cache(self, _: Event, ask: QueryAsk) -> None:
@@ -398,7 +304,7 @@ class Effects:
 
     def _lock(self, _: Event, ask: PlainAsk) -> None:
         self.asking = ask
-        self._desk.launch(conversations.drop(*self._the_card(), Event.LOCK_DONE), Event.LOCK_DONE)
+        self._desk.launch(conversations.drop(*self._card.talk(), Event.LOCK_DONE), Event.LOCK_DONE)
 
     def _mark_locked(self, *_: Any) -> None:
         self._shown.set_session(holder_id="", verified_usec=0)

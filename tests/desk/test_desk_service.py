@@ -34,6 +34,7 @@ class Served(Counter):
         made.desks._publisher = service
         made.desk.shown._office = _replaced(made.desk.shown._office, service)
         made.desk._office = made.desk._effects._office = made.desk.shown._office
+        made.desk._effects._card._office = made.desk._office
         service.show(made.desk.shown.reader)
         await service.start(made.desks, spend_last_try="caller")
         return made
