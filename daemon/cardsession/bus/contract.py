@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from html import escape  # not xml.sax.saxutils: that imports an HTTP client
 from importlib import resources
 from types import MappingProxyType
 from typing import TypeVar
-from xml.sax.saxutils import quoteattr
 
 BUS_NAME = "org.cardsession1"
 API_LEVEL = 1
@@ -198,7 +198,7 @@ def node_xml(names: Iterable[str], children: Iterable[str] = ()) -> str:
     Raises KeyError for an interface that is not in the contract.
     """
     parts = [interface(name).xml for name in names]
-    parts += [f"  <node name={quoteattr(child)}/>\n" for child in sorted(children)]
+    parts += [f'  <node name="{escape(child)}"/>\n' for child in sorted(children)]
     return f"{_DOCTYPE}<node>\n{''.join(parts)}</node>\n"
 
 
