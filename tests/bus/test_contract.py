@@ -231,7 +231,7 @@ def test_served_xml_is_whole_and_without_comments() -> None:
     xml = contract.node_xml([contract.CARD, *contract.STANDARD], ["b", 'a"<'])
     assert xml.startswith("<!DOCTYPE node PUBLIC")
     assert "<!--" not in xml
-    assert xml.index("<node name='a\"&lt;'/>") < xml.index('<node name="b"/>')
+    assert xml.index('<node name="a&quot;&lt;"/>') < xml.index('<node name="b"/>')
     with pytest.raises(KeyError):
         contract.node_xml(["org.example.None"])
 
