@@ -20,7 +20,7 @@ cardsessiond and the developer's card, and shows "cardsessionctl watch".
                one (the bus is private all the same); not with --scripted
   -h, --help   this text
 
-Ctrl-C ends everything. Nothing stays but .venv and the installed packages.
+Ctrl-C ends everything. Nothing stays but .venv, .venv.lock and the installed packages.
 TEXT
 }
 

@@ -138,8 +138,12 @@ def _arguments() -> argparse.Namespace:
         description="Publishes smartcard sessions on D-Bus (org.cardsession1).",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML; must exist if given")
-    parser.add_argument("--log-level", choices=[*settings.LogLevel], help="instead of the file's")
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--log-level",
+        choices=[level.value for level in settings.LogLevel],
+        help="instead of the file's",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser.parse_args()
 
 

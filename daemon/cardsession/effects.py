@@ -8,6 +8,7 @@ table has said so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from structlog import get_logger
@@ -203,7 +204,10 @@ class Effects:
             self._desk.post(Event.PIN_UNSENT, missing)
         else:
             self._timers.set("send", SEND_SECONDS, lambda: self._too_late(ask))
-            exclusive = self._office.config.session.hold is Hold.EXCLUSIVE
+            limits = self._office.config.session
+            exclusive = limits.hold is Hold.EXCLUSIVE
+            if card[1].name in limits.accept_unknown:
+                ask.consent = replace(ask.consent, accept_unknown=True)
             work = conversations.verify(*card, pin, ask, exclusive=exclusive)
             self._desk.launch(work, Event.PIN_LOST)
 

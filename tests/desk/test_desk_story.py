@@ -282,3 +282,20 @@ async def test_a_shared_hold_is_as_configured() -> None:
     counter = Counter(Config(session=SessionConfig(hold=Hold.SHARED)))
     await counter.active()
     assert not any(counter.channel.exclusive)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "wanted"), [(["piv"], Outcome.VERIFIED), ([], Outcome.REFUSED_UNKNOWN)]
+)
+async def test_a_site_may_accept_unknown_counts_for_a_profile(
+    profiles: list[str], wanted: Outcome
+) -> None:
+    counter = Counter(Config(session=SessionConfig(accept_unknown=frozenset(profiles))))
+
+    def silent(_: int, apdu: bytes) -> bytes | None:
+        return bytes.fromhex("6982") if apdu == bytes.fromhex("00200080") else None
+
+    counter.channel.pump.before = silent
+    await counter.ready()
+    session = await counter.open()
+    assert (await counter.verify(session)).outcome is wanted

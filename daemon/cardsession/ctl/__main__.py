@@ -201,7 +201,9 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hold", type=_seconds, metavar="SECONDS", help="keep the session open that long"
     )
-    parser.add_argument("--spend-last-try", action="store_true", help="send it although it is that")
+    parser.add_argument(
+        "--spend-last-try", action="store_true", help="send it even if only one try is left"
+    )
     parser.add_argument(
         "--accept-unknown", action="store_true", help="send it without knowing the tries left"
     )

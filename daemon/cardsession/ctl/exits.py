@@ -83,7 +83,7 @@ def complaint(error: CardSessionError) -> Complaint:
         case BusLost():
             return Complaint(Exit.NOT_PERMITTED, f"the message bus is gone: {error}")
         case ServiceAbsent():
-            text = "cardsessiond is not running; see: systemctl status cardsessiond"
+            text = "cardsessiond is not running"
             return Complaint(Exit.ABSENT, text)
         case answers.SessionEnded():
             return ended(error.text)

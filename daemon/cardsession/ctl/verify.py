@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -23,13 +24,15 @@ _MEANINGS: Final = {
     "refused-unknown": "how many tries are left is unknown: not sent;"
     " --accept-unknown would send it",
     "uncertain": "the card's answer was lost: a try may be gone",
-    "bad-format": "no passcode looks like that: not sent",
+    "bad-format": "not a passcode that the card could take: not sent, no try spent",
 }
 _BLOCKED: Final = frozenset({"now-blocked", "was-blocked"})
 _SERVICE_LOST: Final = frozenset({"service-gone", "bus-lost", "daemon-stopping"})
 """Ends of a held session that nobody at the counter brought about."""
 _KEEP_ALIVES: Final = 3
 """KeepAlive calls in one idle time: one may be late."""
+_TYPING_SECONDS: Final = 5.0
+"""How long a passcode that is not wanted any more may still be typed."""
 _SHORTEST_IDLE: Final = 30.0
 """Seconds; no site can configure less."""
 
@@ -141,8 +144,21 @@ async def _asked(session: Session, options: argparse.Namespace) -> bytearray:
     finally:
         over.cancel()
         if not asking.done():
-            asking.cancel()
-            await asyncio.wait({asking})  # the terminal echoes again
+            await _let_finish(asking, piped=piped)
+
+
+async def _let_finish(asking: asyncio.Future[bytearray], *, piped: bool) -> None:
+    """Somebody is typing a passcode: the rest of it must not be read, and shown, by the shell."""
+    if not piped:
+        print("\ncardsessionctl: too late; press Enter", file=sys.stderr, flush=True)
+        await asyncio.wait({asking}, timeout=_TYPING_SECONDS)
+    if asking.done():
+        with contextlib.suppress(NoTerminal, TooLong):
+            typed = asking.result()
+            typed[:] = bytes(len(typed))
+        return
+    asking.cancel()
+    await asyncio.wait({asking})  # the terminal echoes again; what was typed is thrown away
 
 
 async def _end(session: Session) -> str:
@@ -153,9 +169,10 @@ async def _end(session: Session) -> str:
 def _say_verdict(options: argparse.Namespace, verdict: Verdict, card: object) -> None:
     """The outcome, the tries left, and what to do if there are none."""
     left = "unknown" if verdict.left is None else str(verdict.left)
-    text = f"{shown(verdict.outcome)}; tries left: {left}"
+    verified = verdict.outcome == "verified"
+    text = "verified" if verified else f"{shown(verdict.outcome)}; tries left: {left}"
     _say(options, {"event": "judged", "outcome": verdict.outcome, "left": verdict.left}, text)
-    if verdict.outcome != "verified":
+    if not verified:
         why = _MEANINGS.get(verdict.outcome, "the passcode was not accepted")
         remedy = _remedy(card) if verdict.outcome in _BLOCKED else ""
         print(f"cardsessionctl: {why}{remedy}", file=sys.stderr)

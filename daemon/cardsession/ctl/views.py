@@ -88,7 +88,9 @@ def table(rows: Iterable[Row]) -> Table:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    made = Table(*(name.capitalize() for name in Row._fields))
+    made = Table()
+    for name in Row._fields:
+        made.add_column(name.capitalize(), no_wrap=name in {"holder", "tries"})
     for each in rows:
         made.add_row(*(Text(cell, style=_style(cell)) for cell in each))
     return made
@@ -113,6 +115,9 @@ def tries(card: CardInfo) -> str:
     known = ", ".join(
         f"{shown(label)} {left or 'blocked'}" for label, left in card.pin_tries.items()
     )
+    verified = [shown(label) for label, state in card.pin_state.items() if state == "verified"]
+    if not known and verified:  # while it is, how many are left cannot be known
+        return ", ".join(f"{label} verified" for label in verified)
     stale = " (stale)" if known and card.pin_tries_source == "stale" else ""
     return known + stale if known else "unknown"
 

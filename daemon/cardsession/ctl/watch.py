@@ -133,7 +133,9 @@ class LiveTable:
         from rich.text import Text  # noqa: PLC0415
 
         rows = [row(seat) for seat in seats(self._client)]
-        return Group(table(rows), *(Text(each, no_wrap=True) for each in self._recent))
+        return Group(
+            table(rows), *(Text(each, no_wrap=True, overflow="ellipsis") for each in self._recent)
+        )
 
 
 def about(info: Info, names: frozenset[str] | None = None) -> dict[str, Any]:
