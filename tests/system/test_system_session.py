@@ -10,6 +10,7 @@ import pytest
 
 from cardsession.bus.connection import BusError, Variant
 from cardsession.stack import Bus, Card, Daemon
+from system.readers import empty
 from system.subscriber import ROOT, Subscriber
 
 WRONG = b"00000000"
@@ -61,6 +62,7 @@ async def test_what_happened_before_the_daemon_is_no_insertion(
     card.remove()
     await seen.no_card()
     await asyncio.to_thread(daemon.stop)
+    await seen.until("pcscd has noticed too", empty)
     seen.signals.clear()
     daemons(name="second")
     await seen.until("two readers", lambda: seen.members(ROOT).count("InterfacesAdded") >= 2)
