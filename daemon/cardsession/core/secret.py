@@ -47,10 +47,6 @@ class Secret:
         """Whether there is nothing left to send."""
         return not self._value
 
-    def matches(self, allowed: bytes) -> bool:
-        """Whether every byte is one of `allowed`; says nothing about which bytes are there."""
-        return all(byte in allowed for byte in self._value)
-
     def padded(self, length: int, pad: int) -> bytearray:
         """The reference data of a command, `length` bytes filled with `pad`; the caller wipes."""
         if self.wiped or len(self._value) > length:
