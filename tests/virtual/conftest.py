@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.identity import Authority
-from cardsession.virtual.options import CardOptions, Secrets
+from cardsession.virtual.options import CardOptions, Family, Secrets
+from cardsession.virtual.pkcs15.options import Pkcs15Options
 
 DEADLINE = 10.0
 CANARY = "73194682"
@@ -30,6 +31,19 @@ def make_card(authority: Authority) -> Callable[..., VirtualCard]:
     def make(**options: object) -> VirtualCard:
         chosen = CardOptions(**options)  # type: ignore[arg-type]
         return VirtualCard(chosen, Secrets(pin=CANARY), authority)
+
+    return make
+
+
+@pytest.fixture
+def make_pkcs15(authority: Authority) -> Callable[..., VirtualCard]:
+    """Make a PKCS#15 card: make_pkcs15(tries_limit=5, pkcs15={"padding": Padding.NONE})."""
+
+    def make(pkcs15: dict[str, Any] | None = None, **options: Any) -> VirtualCard:
+        inner = Pkcs15Options(**(pkcs15 or {}))
+        chosen = CardOptions(family=Family.PKCS15, pkcs15=inner, **options)
+        secrets = Secrets(pin=CANARY, puk="87654321", signature_pin="24681357")
+        return VirtualCard(chosen, secrets, authority)
 
     return make
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cardsession.virtual.__main__ import parser
+from cardsession.virtual.arguments import parser
 from cardsession.virtual.control_client import Control, default_path
-from cardsession.virtual.run import secrets_of
+from cardsession.virtual.options import Family
+from cardsession.virtual.pkcs15.options import Mechanism, Padding, Pkcs15Options
+from cardsession.virtual.run import options_of, secrets_of
 
 if TYPE_CHECKING:
     # At run time this name could be another directory's conftest.
@@ -114,20 +116,90 @@ def test_the_authority_is_kept_where_asked_and_only_there(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--slots", "9F"), ("--guid", "00"), ("--tries", "77"), ("--atr", "3B0")]
+    "arguments",
+    [
+        ("--slots", "9F"),
+        ("--guid", "00"),
+        ("--tries", "77"),
+        ("--atr", "3B0"),
+        ("--algorithm", "rsa4096"),
+        ("--family", "openpgp"),
+        ("--slack", "-1", "--family", "pkcs15"),
+        ("--mechanisms", "RSA_PKCS", "--family", "pkcs15"),
+    ],
 )
 def test_what_describes_no_card_is_refused(run: Run, arguments: tuple[str, ...]) -> None:
     process = run(*arguments)
     output, _ = process.communicate(timeout=DEADLINE)
-    assert process.returncode == 1
+    assert process.returncode == 64
     assert arguments[0].strip("-") in output
 
 
 def test_a_pin_that_fits_no_card_is_refused_and_not_shown(run: Run) -> None:
-    process = run(CARDSESSION_CARD_PIN=CANARY + "0")
+    for family in ("piv", "pkcs15"):
+        process = run("--family", family, CARDSESSION_CARD_PIN=CANARY + "0")
+        output, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 64
+        assert CANARY not in output
+
+
+@pytest.mark.parametrize("flag", ["--pin-file", "--authority"])
+def test_a_file_that_cannot_be_read_is_named(run: Run, tmp_path: Path, flag: str) -> None:
+    missing = tmp_path / "nowhere" / "file"
+    process = run(flag, str(missing))
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 1
-    assert CANARY not in output
+    assert output == f"cardsession-virtual: {missing}: No such file or directory\n"
+
+
+def test_an_authority_that_is_none_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "authority.pem").write_text("nothing")
+    process = run("--authority", str(tmp_path / "authority.pem"))
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 64
+    assert "authority.pem" in output
+
+
+@pytest.mark.parametrize("arguments", [(), ("unheard-of",), ("run", "--unheard-of"), ("pull-at",)])
+def test_bad_usage_ends_with_64(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    told = tell(tmp_path, *arguments)
+    assert told.returncode == 64
+    assert "usage: cardsession-virtual" in told.stderr
+
+
+async def test_a_pkcs15_card_runs_and_obeys(run: Run, reader: FakeReader, tmp_path: Path) -> None:
+    run("--family", "pkcs15", "--no-pin-local", "--slack", "3", CARDSESSION_CARD_PIN=CANARY)
+    await reader.card_in()
+    assert await reader.ask(VERIFY.replace("0020008008", "0020008108")) == b"\x90\x00"
+    tries = tell(tmp_path, "set-tries", "2")
+    assert '"81": {' in tries.stdout
+    refused = tell(tmp_path, "set-tries", "2", "--reference", "80")
+    assert refused.returncode == 1
+    assert "81, 83" in refused.stderr
+    assert '"3F002F00"' in tell(tmp_path, "set-object", "3F0050155031", "3000").stdout
+    assert tell(tmp_path, "set-object", "5FC105", "00").returncode == 1
+    assert tell(tmp_path, "answer-at", "1", "6983", "--ins", "20").returncode == 0
+    assert await reader.ask(VERIFY) == b"\x69\x83"
+    swapped = tell(tmp_path, "swap", "--options", '{"family": "piv", "pkcs15": {"slack": 1}}')
+    assert '"family": "piv"' in swapped.stdout
+    await reader.card_in()
+    assert await reader.ask("00200080") == b"\x63\xc3"
+
+
+def test_every_field_of_a_pkcs15_card_is_a_flag() -> None:
+    line = "run --family pkcs15 --algorithm rsa2048 --no-puk --pin-reference 0x11 --padding none"
+    line += " --mechanisms RSA_PKCS,RSA_X_509 --serial 0102"
+    arguments = parser().parse_args([*line.split(), "--files", '{"3F002F00": null}'])
+    chosen = options_of(arguments)
+    assert chosen.family is Family.PKCS15
+    assert chosen.pkcs15 == Pkcs15Options(
+        puk=False,
+        pin_reference=0x11,
+        padding=Padding.NONE,
+        files={"3F002F00": None},
+        mechanisms=(Mechanism.RSA_PKCS, Mechanism.RSA_X_509),
+        serial=b"\x01\x02",
+    )
 
 
 def test_nobody_there_is_an_error_of_one_line(tmp_path: Path) -> None:

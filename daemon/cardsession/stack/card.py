@@ -13,6 +13,11 @@ from cardsession.stack.processes import Child, accepts, child_environment, pytho
 _ANSWER_SECONDS: Final = 30.0
 
 
+def _secrets(**given: str | None) -> dict[str, str]:
+    """The environment that hands the PINs over."""
+    return {f"CARDSESSION_CARD_{name}": value for name, value in given.items() if value}
+
+
 class CardError(Exception):
     """The card's process refused a command; the text is its own."""
 
@@ -21,8 +26,8 @@ class Card(Child):
     """`cardsession-virtual run` in reader slot 0 or 1. A context manager.
 
     Its process runs when entered; the card goes in with `insert()`, or at once with `inserted`.
-    `options` are those of the command line (`--holder`, `--tries`, …). `pin` is handed over
-    in the environment: a command line is public.
+    `options` are those of the command line (`--family`, `--holder`, `--tries`, …). The PINs
+    are handed over in the environment: a command line is public.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only, each with a default
@@ -33,6 +38,7 @@ class Card(Child):
         inserted: bool = False,
         options: Sequence[str] = (),
         pin: str | None = None,
+        signature_pin: str | None = None,
         name: str = "card",
     ) -> None:
         self.control = directory / f"{name}{slot}.sock"
@@ -46,7 +52,7 @@ class Card(Child):
             f"{name} in slot {slot}",
             command,
             directory / f"{name}{slot}.log",
-            child_environment(None if pin is None else {"CARDSESSION_CARD_PIN": pin}),
+            child_environment(_secrets(PIN=pin, SIGNATURE_PIN=signature_pin)),
         )
 
     def start(self) -> None:

@@ -18,8 +18,8 @@ class Applet(Protocol):
     def answers_to(self, name: bytes) -> bool:
         """Is `name` this application's AID, or a right-truncated form that it accepts?"""
 
-    def select(self) -> bytes:
-        """Become the selected application; the data of the answer to SELECT."""
+    def select(self, form: int) -> bytes:
+        """Become the selected application; what SELECT answers. `form` is P2, bits 4 and 3."""
 
     def deselect(self) -> None:
         """Another application was selected."""
@@ -28,7 +28,7 @@ class Applet(Protocol):
         """The chip was reset or lost power: every security status is lost."""
 
     def process(self, command: Command) -> Response:
-        """Answer a command other than SELECT by name and GET RESPONSE."""
+        """Answer a command other than SELECT by name (by file: here) and GET RESPONSE."""
 
 
 class Chip:
@@ -113,6 +113,8 @@ class Chip:
 
     def _select(self, command: Command) -> Response:
         """SELECT by name. A name that no application has leaves everything as it was."""
+        if command.p1 != _BY_NAME and self._selected is not None:
+            return self._selected.process(command)
         if command.p1 != _BY_NAME or command.p2 & ~_NO_DATA:
             return Response(SW.WRONG_P1P2)
         found = next((applet for applet in self._applets if applet.answers_to(command.data)), None)
@@ -121,7 +123,7 @@ class Chip:
         if self._selected is not None and self._selected is not found:
             self._selected.deselect()
         self._selected = found
-        data = found.select()
+        data = found.select(command.p2 & _NO_DATA)
         return Response(SW.OK, b"" if command.p2 == _NO_DATA else data)
 
     def _get_response(self, command: Command) -> bytes:

@@ -10,9 +10,8 @@ from typing import TypeVar
 from cardsession.virtual.faults import Fault, FaultKind, Stage
 from cardsession.virtual.identity import Authority
 from cardsession.virtual.options import Slot
-from cardsession.virtual.pins import PIN
 from cardsession.virtual.reading import changed, hexadecimal
-from cardsession.virtual.reference import Reference, padded
+from cardsession.virtual.reference import Reference
 from cardsession.virtual.seat import Seat
 
 Request = Mapping[str, object]
@@ -101,8 +100,10 @@ class Commands:
             "inserted": seat.inserted,
             "connected": seat.link.connected,
             "card": seat.name,
+            "family": seat.card.options.family.value,
             "holder": seat.card.options.holder,
             "guid": seat.card.identity.guid.hex(),
+            "serial": seat.card.applet.serial.hex(),
             "atr": seat.atr.hex(),
         }
 
@@ -118,38 +119,40 @@ class Commands:
         }
 
     async def _set_tries(self, request: Request) -> Answer:
-        reference = self._reference(request)
+        _, reference = self._reference(request)
         reference.left = _number(request, "left", 0, _MOST_TRIES)
         if reference.blocked:
             reference.verified = False
         return {"references": self._seat.card.pins.as_dict()}
 
     async def _set_pin(self, request: Request) -> Answer:
-        reference, pin = self._reference(request), request.get("pin")
+        at, _ = self._reference(request)
+        pin, pins = request.get("pin"), self._seat.card.pins
         try:
-            reference.replace(padded(pin if isinstance(pin, str) else ""))
+            pins.replace(at, pin if isinstance(pin, str) else "")
         except ValueError:
             # The exception's own text could quote the PIN (UnicodeEncodeError does).
-            raise Refused("pin: a string of 1 to 8 ASCII characters was expected") from None
-        reference.verified = False
-        return {"references": self._seat.card.pins.as_dict()}
+            raise Refused(
+                "pin: 1 to 8 characters that are a PIN of this card were expected"
+            ) from None
+        return {"references": pins.as_dict()}
 
-    def _reference(self, request: Request) -> Reference:
-        at = _byte(request.get("reference", PIN), "reference")
+    def _reference(self, request: Request) -> tuple[int, Reference]:
+        pins = self._seat.card.pins
+        at = _byte(request.get("reference", pins.primary), "reference")
         try:
-            return self._seat.card.pins.reference(at)
+            return at, pins.reference(at)
         except KeyError:
             known = ", ".join(self._seat.card.pins.as_dict())
             raise Refused(f"reference: one of {known} was expected") from None
 
     async def _set_object(self, request: Request) -> Answer:
         tag, value = _hex(request, "tag"), request.get("hex")
-        objects = self._seat.card.applet.objects
-        if value is None:
-            objects.pop(int.from_bytes(tag, "big"), None)
-        else:
-            objects[int.from_bytes(tag, "big")] = _hex(request, "hex")
-        return {"objects": sorted(f"{known:X}" for known in objects)}
+        content = None if value is None else _hex(request, "hex")
+        try:
+            return {"objects": self._seat.card.applet.put(tag, content)}
+        except ValueError as error:
+            raise Refused(f"tag: {error}") from None
 
     async def _set_atr(self, request: Request) -> Answer:
         self._seat.card.atr = _hex(request, "hex")

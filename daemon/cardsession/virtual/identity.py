@@ -14,14 +14,24 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.x509.oid import NameOID
 
-from cardsession.virtual.options import Algorithm, CardOptions, Slot
+from cardsession.virtual.options import ELLIPTIC, Algorithm, CardOptions, Slot
 
 _AUTHORITY_YEARS: Final = 10
 _YEAR: Final = 365
-_ALGORITHM_ID: Final = {Algorithm.RSA2048: 0x07, Algorithm.P256: 0x11, Algorithm.P384: 0x14}
+_ALGORITHM_ID: Final = {
+    Algorithm.RSA2048: 0x07,
+    Algorithm.RSA3072: 0x05,
+    Algorithm.P256: 0x11,
+    Algorithm.P384: 0x14,
+}
+_RSA_BITS: Final = {Algorithm.RSA2048: 2048, Algorithm.RSA3072: 3072, Algorithm.RSA4096: 4096}
+_DIGESTS: Final = {
+    kind.digest_size: kind
+    for kind in (hashes.SHA1, hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512)
+}
 _Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 _Hash = hashes.SHA256 | hashes.SHA384
 
@@ -56,21 +66,21 @@ def _slot_usage(slot: Slot, algorithm: Algorithm) -> x509.KeyUsage:
         signs=not manages,
         commits=slot is Slot.SIGNATURE,
         manages=manages,
-        agrees=algorithm is not Algorithm.RSA2048,
+        agrees=algorithm in ELLIPTIC,
         ca=False,
     )
 
 
 class Key:
-    """A private key that does what GENERAL AUTHENTICATE asks of it."""
+    """A private key that does what GENERAL AUTHENTICATE or COMPUTE DIGITAL SIGNATURE asks."""
 
     def __init__(self, algorithm: Algorithm) -> None:
         self.algorithm = algorithm
-        self.identifier = _ALGORITHM_ID[algorithm]
         self._private: _Private
         match algorithm:
-            case Algorithm.RSA2048:
-                self._private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            case Algorithm.RSA2048 | Algorithm.RSA3072 | Algorithm.RSA4096:
+                bits = _RSA_BITS[algorithm]
+                self._private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
             case Algorithm.P256:
                 self._private = ec.generate_private_key(ec.SECP256R1())
             case Algorithm.P384:
@@ -81,12 +91,17 @@ class Key:
         """The public key."""
         return self._private.public_key()
 
+    @property
+    def identifier(self) -> int:
+        """PIV's number for the algorithm; KeyError if it has none."""
+        return _ALGORITHM_ID[self.algorithm]
+
     def challenge(self, value: bytes) -> bytes:
         """RSA: `value` is a padded block, decrypted raw. EC: a hash, signed (DER). ValueError."""
         if isinstance(self._private, rsa.RSAPrivateKey):
-            return self._raw(self._private.private_numbers(), value)
+            return self.raw(value)
         digest: _Hash = (
-            hashes.SHA384() if self._size > hashes.SHA256.digest_size else (hashes.SHA256())
+            hashes.SHA384() if self.size > hashes.SHA256.digest_size else (hashes.SHA256())
         )
         if not value or len(value) > digest.digest_size:
             raise ValueError("the challenge does not fit the key")
@@ -101,14 +116,29 @@ class Key:
         return self._private.exchange(ec.ECDH(), other)
 
     @property
-    def _size(self) -> int:
+    def size(self) -> int:
+        """Bytes of an RSA modulus, or of a coordinate."""
         return (self._private.key_size + 7) // 8
 
-    def _raw(self, numbers: rsa.RSAPrivateNumbers, value: bytes) -> bytes:
+    def raw(self, value: bytes) -> bytes:
+        """The RSA operation on a block that is padded already. ValueError if it fits not."""
+        if not isinstance(self._private, rsa.RSAPrivateKey):
+            raise ValueError("an elliptic curve key has no raw operation")
+        numbers = self._private.private_numbers()
         block, modulus = int.from_bytes(value, "big"), numbers.public_numbers.n
-        if len(value) != self._size or block >= modulus:
+        if len(value) != self.size or block >= modulus:
             raise ValueError("the challenge does not fit the key")
-        return pow(block, numbers.d, modulus).to_bytes(self._size, "big")
+        return pow(block, numbers.d, modulus).to_bytes(self.size, "big")
+
+    def sign_plain(self, digest: bytes) -> bytes:
+        """ECDSA over a digest no longer than the curve, r and s in a row. ValueError."""
+        if isinstance(self._private, rsa.RSAPrivateKey):
+            raise ValueError("an RSA key signs no plain digest")
+        kind = _DIGESTS.get(len(digest))
+        if kind is None or len(digest) > self.size:
+            raise ValueError("the digest does not fit the key")
+        both = decode_dss_signature(self._private.sign(digest, ec.ECDSA(Prehashed(kind()))))
+        return b"".join(number.to_bytes(self.size, "big") for number in both)
 
 
 class Authority:
@@ -143,7 +173,10 @@ class Authority:
                 out.write(made.key_pem() + made.pem())
             return made
         data = path.read_bytes()
-        key = serialization.load_pem_private_key(data, None)
+        try:
+            key = serialization.load_pem_private_key(data, None)
+        except ValueError:
+            raise ValueError(f"{path} holds no private key in PEM") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError(f"{path} holds no elliptic curve key")
         return cls(key, x509.load_pem_x509_certificate(data))
@@ -155,6 +188,10 @@ class Authority:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
+
+    def der(self) -> bytes:
+        """The authority's certificate, DER."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
 
     def pem(self) -> bytes:
         """The authority's certificate, PEM."""

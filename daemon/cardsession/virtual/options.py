@@ -1,21 +1,37 @@
-"""What a card is made with: data only."""
+"""What a card is made with: data only. What only PKCS#15 has is in `pkcs15.options`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Final
+
+from cardsession.virtual.pkcs15.options import Pkcs15Options
+
+
+class Family(StrEnum):
+    """What kind of card it is."""
+
+    PIV = "piv"
+    PKCS15 = "pkcs15"
 
 
 class Algorithm(StrEnum):
-    """Key types of SP 800-78-4 that the card has."""
+    """Key types; PIV has those of SP 800-78-5 only."""
 
     RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
     P256 = "p256"
     P384 = "p384"
 
 
+ELLIPTIC: Final = frozenset({Algorithm.P256, Algorithm.P384})
+PIV_ALGORITHMS: Final = ELLIPTIC | {Algorithm.RSA2048, Algorithm.RSA3072}
+
+
 class Slot(IntEnum):
-    """Key references, SP 800-73-4 part 1 table 4b."""
+    """Key references, SP 800-73-4 part 1 table 4b. A PKCS#15 card has the first two."""
 
     AUTHENTICATION = 0x9A
     SIGNATURE = 0x9C
@@ -38,16 +54,20 @@ class Secrets:
     pin: str = field(default="123456", repr=False)
     puk: str = field(default="12345678", repr=False)
     global_pin: str = field(default="654321", repr=False)
+    signature_pin: str = field(default="246810", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CardOptions:
-    """One card. `objects` overrides data objects by tag: bytes as answered, None for absent.
+    """One card. `objects` overrides data objects by tag: bytes as answered, None for absent;
+    on a PKCS#15 card it is `pkcs15.files`. The holder, the keys, the life of the certificates,
+    the tries and the transport are of both families; what is said of PIV is ignored there.
 
     `days_left` may be negative (an expired card). `pin_digits_only` off lets a PIN be any eight
     bytes; with it, `format_costs_a_try` chooses 63CX over 6A80, both of which the standard allows.
     """
 
+    family: Family = Family.PIV
     holder: str = "555012345678"
     organisation: str = "nhs"
     unit: str = "people"
@@ -71,3 +91,4 @@ class CardOptions:
     chaining: bool = True
     atr: bytes | None = None
     objects: dict[int, bytes | None] = field(default_factory=dict)
+    pkcs15: Pkcs15Options = field(default_factory=Pkcs15Options)

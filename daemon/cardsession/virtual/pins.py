@@ -45,6 +45,17 @@ class Pins:
             if platform or at != GLOBAL_PIN:
                 reference.verified = False
 
+    @property
+    def primary(self) -> int:
+        """The reference that is meant when none is named."""
+        return PIN
+
+    def replace(self, at: int, text: str) -> None:
+        """Give a reference a new value, as if at the factory. KeyError, ValueError."""
+        reference = self._references[at]
+        reference.replace(padded(text))
+        reference.verified = False
+
     def reference(self, at: int) -> Reference:
         """The reference with that number; KeyError if the card has none."""
         return self._references[at]

@@ -10,7 +10,7 @@ from cardsession.virtual.apdu import SW, Command, Ins, Response
 from cardsession.virtual.book import Book
 from cardsession.virtual.identity import Identity, Key
 from cardsession.virtual.objects import CERTIFICATE_TAG, NEEDS_PIN, Tag
-from cardsession.virtual.options import CardOptions, Slot
+from cardsession.virtual.options import PIV_ALGORITHMS, CardOptions, Slot
 from cardsession.virtual.pins import Pins
 from cardsession.virtual.tlv import tlv, walk
 
@@ -26,7 +26,10 @@ class PivApplet:
     """One PIV application. Data objects lie in `objects`, by tag, as they are answered."""
 
     def __init__(self, options: CardOptions, pins: Pins, identity: Identity) -> None:
+        if options.algorithm not in PIV_ALGORITHMS:
+            raise ValueError(f"algorithm: PIV has no {options.algorithm}")
         self.pins = pins
+        self.serial = identity.guid
         self.objects = _data_objects(options, identity)
         self._keys = identity.keys
         self._pin_commands: dict[int, Callable[[Command], Response]] = {
@@ -44,7 +47,7 @@ class PivApplet:
         """The PIV AID with or without its version."""
         return objects.answers_to(name)
 
-    def select(self) -> bytes:
+    def select(self, _: int) -> bytes:
         """Part 2 clause 3.1.1: selecting PIV again changes no security status."""
         self.pins.fresh = False
         return objects.property_template(sorted({key.identifier for key in self._keys.values()}))
@@ -57,6 +60,14 @@ class PivApplet:
         """Reset or power lost."""
         self.pins.forget(platform=True)
 
+    def put(self, name: bytes, value: bytes | None) -> list[str]:
+        """Write (or remove) a data object past all rules; the tags of all objects."""
+        if value is None:
+            self.objects.pop(int.from_bytes(name, "big"), None)
+        else:
+            self.objects[int.from_bytes(name, "big")] = value
+        return sorted(f"{known:X}" for known in self.objects)
+
     def process(self, command: Command) -> Response:
         """Answer one command."""
         # "PIN always" (part 1 table 4b): only a signature right after VERIFY may use its freshness.
@@ -64,6 +75,8 @@ class PivApplet:
         if command.ins in self._pin_commands:
             return self._pin_commands[command.ins](command)
         match command.ins:
+            case Ins.SELECT:
+                return Response(SW.WRONG_P1P2)
             case Ins.GENERAL_AUTHENTICATE:
                 return self._authenticate(command, fresh)
             case Ins.GET_DATA:

@@ -37,6 +37,11 @@ class Reference:
         return f"Reference(left={self.left}, limit={self.limit}, verified={self.verified})"
 
     @property
+    def size(self) -> int:
+        """How many bytes its value has."""
+        return len(self._value)
+
+    @property
     def blocked(self) -> bool:
         """Is the counter at zero?"""
         return self.left == 0

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
+from cardsession.virtual.arguments import pkcs15_changes
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.commands import Commands
 from cardsession.virtual.control import ControlServer
@@ -24,6 +25,7 @@ _LONGEST_SECRET_LINE = 64
 def options_of(arguments: argparse.Namespace) -> CardOptions:
     """The card that the command line describes. ValueError if it describes none."""
     given: Mapping[str, object] = {
+        "family": arguments.family,
         "holder": arguments.holder,
         "algorithm": arguments.algorithm,
         "slots": arguments.slots,
@@ -36,11 +38,14 @@ def options_of(arguments: argparse.Namespace) -> CardOptions:
         "chuid": not arguments.no_chuid,
         "discovery": not arguments.no_discovery,
         "extended": not arguments.no_extended,
+        "chaining": not arguments.no_chaining,
+        "selected_by_default": not arguments.not_by_default,
         "deauthentication": not arguments.no_deauthentication,
         "pin_digits_only": not arguments.any_pin,
         "format_costs_a_try": arguments.format_costs_a_try,
         "guid": arguments.guid,
         "atr": arguments.atr,
+        "pkcs15": pkcs15_changes(arguments),
     }
     return changed(CardOptions(), given)
 
@@ -53,12 +58,13 @@ def secrets_of(
     pin = environment.pop("CARDSESSION_CARD_PIN", plain.pin)
     puk = environment.pop("CARDSESSION_CARD_PUK", plain.puk)
     global_pin = environment.pop("CARDSESSION_CARD_GLOBAL_PIN", plain.global_pin)
+    signature_pin = environment.pop("CARDSESSION_CARD_SIGNATURE_PIN", plain.signature_pin)
     if arguments.pin_file is not None:
         pin = first_line(Path(arguments.pin_file).read_bytes())
     elif arguments.pin_fd is not None:
         with os.fdopen(arguments.pin_fd, "rb") as stream:
             pin = first_line(stream.readline(_LONGEST_SECRET_LINE))
-    return Secrets(pin, puk, global_pin)
+    return Secrets(pin, puk, global_pin, signature_pin)
 
 
 def first_line(raw: bytes) -> str:
@@ -81,7 +87,10 @@ async def run(arguments: argparse.Namespace, control: Path) -> None:
         loop.add_signal_handler(number, ended.set)
     async with ControlServer(control, Commands(seat, authority, ended)):
         where = f"reader slot {arguments.slot} ({arguments.host}:{port})"
-        print(f"card {options.holder} for {where}, control socket {control}", flush=True)
+        print(
+            f"{options.family} card {options.holder} for {where}, control socket {control}",
+            flush=True,
+        )
         try:
             if not arguments.not_inserted:
                 await seat.insert(wait=0)
