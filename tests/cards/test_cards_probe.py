@@ -20,14 +20,15 @@ from cardsession.core.tries import (
     Blocked,
     Known,
     Outcome,
+    Unknown,
 )
 from cardsession.virtual.book import Kind
 from cardsession.virtual.objects import Tag
 from cardsession.virtual.options import Algorithm, PinPolicy, Slot
 from cardsession.virtual.pins import PIN
+from fakes.cards import ATR, CANARY, make_card
 from fakes.channel import Pump, removed
-from fakes.counter import CANARY, make_card
-from fakes.piv import AUTHENTICATION, PIV, probed, submit
+from fakes.piv import AUTHENTICATION, FRESH, PIV, probed, submit
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -41,7 +42,7 @@ def test_a_probe_costs_four_exchanges_and_the_certificate(
     assert len(pump.apdus) <= 4 + -(-size // 256)
     assert probe.certificates == {"authentication": card.identity.certificates[Slot.AUTHENTICATION]}
     assert probe.identity == card.identity.guid.hex().upper()
-    assert probe.tries == {"user": Known(3)}
+    assert probe.tries == FRESH
 
 
 @pytest.mark.parametrize("size", [250, 256, 257, 511, 512, 513, 1024, 1500])
@@ -70,11 +71,11 @@ def test_a_probe_sends_no_secret_changes_nothing_and_asks_the_counter_once() -> 
 )
 def test_the_counter_is_the_card_s(left: int, status: object) -> None:
     probe, _ = probed(make_card(tries=left))
-    assert probe.tries == {"user": status}
+    assert probe.tries == {**FRESH, "user": status}
 
 
 def test_fifteen_is_as_far_as_the_nibble_goes() -> None:
-    assert probed(make_card(tries_limit=15))[0].tries == {"user": Known(15)}
+    assert probed(make_card(tries_limit=15))[0].tries == {**FRESH, "user": Known(15)}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,30 @@ def test_without_a_discovery_object_that_makes_sense_the_application_pin_is_prim
 ) -> None:
     probe, _ = probed(make_card(objects={0x7E: discovery}))
     assert probe.pins["user"].reference == 0x80
+    assert list(probe.pins) == ["user", "puk"], "what discovery does not speak of is not there"
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels"),
+    [
+        (PinPolicy.APPLICATION, {"user": 0x80, "puk": 0x81}),
+        (PinPolicy.GLOBAL_TOO, {"user": 0x80, "global": 0x00, "puk": 0x81}),
+        (PinPolicy.GLOBAL_PRIMARY, {"user": 0x00, "application": 0x80, "puk": 0x81}),
+    ],
+)
+def test_the_pins_by_their_labels(policy: PinPolicy, labels: dict[str, int]) -> None:
+    probe, _ = probed(make_card(pin_policy=policy))
+    assert {label: pin.reference for label, pin in probe.pins.items()} == labels
+    assert all(pin.label == label for label, pin in probe.pins.items())
+    grants = {label for label, pin in probe.pins.items() if pin.grants}
+    assert (
+        grants
+        == set(labels) - {"puk"}
+        == {label for label, pin in probe.pins.items() if pin.verifiable and pin.asking_is_free}
+    )
+    assert all((pin.stored_length, pin.pad) == (8, 0xFF) for pin in probe.pins.values())
+    assert probe.tries == dict.fromkeys(labels, Unknown()) | {"user": Known(3)}
+    assert probe.others == ()
 
 
 def test_without_a_chuid_the_certificate_tells_cards_apart() -> None:
@@ -165,7 +190,7 @@ def packed(content: bytes) -> bytes:
 def test_a_certificate_that_is_none_leaves_a_blank_card(content: bytes | None) -> None:
     probe, _ = probed(make_card(objects={AUTHENTICATION: content}))
     assert probe.certificates == {}
-    assert probe.tries == {"user": Known(3)}
+    assert probe.tries == FRESH
 
 
 def test_inflating_stops_at_sixteen_kibibytes() -> None:
@@ -210,7 +235,7 @@ def test_the_other_certificates_are_read_later_and_all_of_them() -> None:
 def test_a_card_without_the_application_is_left_alone(sw: str) -> None:
     pump = Pump()
     pump.before = lambda _, __: bytes.fromhex(sw)
-    family, found = pump.hold(recognise())
+    family, found = pump.hold(recognise((PIV,), ATR))
     assert (family, found.profile) == (None, "unknown")
     assert [apdu[1] for apdu in pump.apdus] == [0xA4], "nothing but SELECT was said to it"
 
@@ -220,7 +245,7 @@ def test_a_card_without_the_reference_has_no_pin(sw: str) -> None:
     card = make_card()
     pump = Pump(card)
     pump.before = lambda _, apdu: bytes.fromhex(sw) if apdu[1] == 0x20 else None
-    probe = pump.hold(PIV.probe())
+    probe = pump.hold(PIV.probe(ATR))
     assert probe is not None
     assert (probe.pins, probe.tries) == ({}, {})
 
@@ -231,11 +256,11 @@ def test_noise_is_recognised_as_something_or_malformed(answers: list[bytes], res
     pump = Pump()
     pump.before = lambda number, _: answers[number - 1] if number <= len(answers) else rest
     try:
-        _, found = pump.hold(recognise())
+        _, found = pump.hold(recognise((PIV,), ATR))
     except Malformed:
         return
     assert pump.verifies == []
-    assert set(found.tries) <= {"user"}
+    assert set(found.tries) <= {"user", "global", "application", "puk"}
 
 
 def test_a_card_pulled_at_any_exchange_of_the_probe_says_so() -> None:
@@ -245,7 +270,7 @@ def test_a_card_pulled_at_any_exchange_of_the_probe_says_so() -> None:
         pump = Pump(card)
         pump.before = pulling(at)
         with pytest.raises(Failure) as error:
-            pump.hold(PIV.probe())
+            pump.hold(PIV.probe(ATR))
         assert error.value.problem is Problem.CARD_REMOVED
 
 
@@ -273,7 +298,7 @@ def test_a_chuid_with_its_signature_is_read_by_its_head() -> None:
 def test_the_other_pin_left_verified_by_a_rival_is_ended_too() -> None:
     card = make_card(pin_policy=PinPolicy.GLOBAL_TOO)
     probe, _ = probed(card)
-    assert probe.others == (0x00,)
+    assert list(probe.pins) == ["user", "global", "puk"]
     secret = CANARY.encode()
     assert card.process(b"\x00\x20\x00\x00\x08" + secret) == b"\x90\x00"
     assert card.process(bytes.fromhex("00200000")) == b"\x90\x00"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from cardsession.adapters.ledger import MemoryLedger
+from cardsession.core.apdu import SW
 from cardsession.core.dialogue import Attempt, Reset, Step
-from cardsession.core.errors import Failure, Malformed, Problem
+from cardsession.core.errors import Failure, Problem
 from cardsession.core.secret import Secret
 from cardsession.core.tries import (
     Blocked,
@@ -18,15 +19,28 @@ from cardsession.core.tries import (
     Known,
     NotSet,
     Outcome,
+    Unknown,
     Verified,
 )
 from cardsession.virtual.book import Kind
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.options import PinPolicy
 from cardsession.virtual.pins import PIN
+from fakes.cards import ATR, CANARY, WRONG, make_card, secret
 from fakes.channel import Pump, is_verify_with_data, removed
-from fakes.counter import CANARY, WRONG, make_card, secret
-from fakes.piv import ALL, NONE, PIV, STRANGE, kinds, probed, query_answers, submit
+from fakes.piv import (
+    ALL,
+    FRESH,
+    NONE,
+    PIV,
+    STRANGE,
+    kinds,
+    probed,
+    query_answers,
+    rival_verified,
+    sent,
+    submit,
+)
 
 
 def test_a_right_passcode_is_sent_once_between_attempt_and_settle() -> None:
@@ -99,7 +113,7 @@ def test_a_blocked_pin_is_not_tried_whatever_the_caller_agrees_to() -> None:
     assert pump.verifies == []
 
 
-@pytest.mark.parametrize("sw", ["6982", "6D00", "6700", "6F00", "6300", "6C03", "6103"])
+@pytest.mark.parametrize("sw", ["6D00", "6700", "6F00", "6300", "6C03", "6103"])
 def test_an_unknown_count_is_not_two(sw: str) -> None:
     card = make_card()
     judged, pump = submit(card, CANARY, Consent(spend_last_try=True), prepare=query_answers(sw))
@@ -137,20 +151,12 @@ def test_where_the_card_does_not_tell_the_lowest_count_ever_seen_guards(
     known = probed(card)[0]
 
     def prepare(pump: Pump) -> None:
-        query_answers("6982")(pump)
+        query_answers("6F00")(pump)
         pump.ledger.settle(known.identity, 0x80, Known(lowest) if lowest else Blocked())
 
     judged, pump = submit(card, CANARY, Consent(accept_unknown=True), prepare=prepare)
     assert len(pump.verifies) == sent
     assert (judged.outcome is Outcome.REFUSED_LAST_TRY) == (not sent)
-
-
-def rival_verified(card: VirtualCard) -> None:
-    """Another program left the PIN verified; after a wrong try, so that the count matters."""
-    card.process(bytes.fromhex("00A404000BA000000308000010000100"))
-    answer = card.process(b"\x00\x20\x00\x80\x08" + CANARY.encode())
-    assert answer == b"\x90\x00"
-    card.book.clear()
 
 
 def test_a_pin_that_a_rival_left_verified_is_deauthenticated_and_asked_again() -> None:
@@ -237,7 +243,7 @@ def test_a_card_that_only_says_that_it_de_authenticated_is_reset() -> None:
     assert card.process(b"\x00\x20\x00\x80\x08" + CANARY.encode()) == b"\x90\x00"
     pump = Pump(card)
     pump.before = lambda _, apdu: b"\x90\x00" if apdu[1:3] == b"\x20\xff" else None
-    assert pump.hold(PIV.question(known)) == {"user": Known(3)}
+    assert pump.hold(PIV.question(known)) == FRESH
     assert any(isinstance(step, Reset) for step in pump.steps)
     assert card.process(bytes.fromhex("00200080")) == bytes.fromhex("63C3")
 
@@ -250,7 +256,7 @@ def test_a_count_that_was_asked_for_guards_when_asking_fails() -> None:
     pump = Pump(card, ledger)
     pump.hold(PIV.verify(known, known.pins["user"], secret("00000000"), NONE))
     card.process(b"\x00\x20\x00\x80\x0800000000")
-    assert pump.hold(PIV.question(known)) == {"user": Known(1)}
+    assert pump.hold(PIV.question(known)) == {**FRESH, "user": Known(1)}
     query_answers("6F00")(pump)
     judged = pump.hold(PIV.verify(known, known.pins["user"], secret("00000000"), NONE))
     assert judged.outcome is Outcome.REFUSED_LAST_TRY
@@ -296,7 +302,9 @@ def test_a_strange_answer_to_verify_never_brings_a_second_one(answer: str, text:
 
     judged, pump = submit(card, text, ALL, prepare=prepare)
     assert len(pump.verifies) == 1
-    assert judged.outcome is Outcome.UNCERTAIN
+    # 6700 and a counter that stands where it stood: what was sent was not compared, or was right
+    form = answer == "6700" and text == CANARY
+    assert judged.outcome is (Outcome.BAD_FORMAT if form else Outcome.UNCERTAIN)
     assert judged.sent
     # the count is read back, and nobody is left verified: a count of our own would be a guess
     assert judged.status == Known(card.pins.reference(PIN).left)
@@ -315,10 +323,30 @@ def test_an_uncertain_outcome_without_a_count_stays_in_flight() -> None:
         return b"" if sent else None
 
     pump.before = dumb
-    with pytest.raises(Malformed):
-        pump.hold(PIV.verify(known, known.pins["user"], secret(), NONE))
+    judged = pump.hold(PIV.verify(known, known.pins["user"], secret(), NONE))
+    assert judged == Judged(Outcome.UNCERTAIN, Unknown())
     assert len(pump.verifies) == 1
     assert pump.ledger.in_flight(known.identity)
+
+
+def test_a_card_that_says_verified_for_ever_after_does_not_take_the_outcome_with_it() -> None:
+    """What the read-back raises is about the read-back; a secret was sent all the same."""
+    card = make_card()
+    known = probed(card)[0]
+    pump = Pump(card)
+    sent = False
+
+    def stuck(_: int, apdu: bytes) -> bytes | None:
+        nonlocal sent
+        if is_verify_with_data(apdu):
+            sent = True
+            return b"\x63\x00"
+        return b"\x90\x00" if sent and apdu[1] == 0x20 else None
+
+    pump.before = stuck
+    judged = pump.hold(PIV.verify(known, known.pins["user"], secret(), NONE))
+    assert judged == Judged(Outcome.INCORRECT, Unknown(SW(0x6300)))
+    assert len(pump.verifies) == 1
 
 
 def test_a_withdrawn_attempt_is_not_sent() -> None:
@@ -358,14 +386,34 @@ def test_a_secret_is_wiped_by_the_submission_that_sent_it() -> None:
         assert buffer == b""
 
 
-@pytest.mark.parametrize("policy", [PinPolicy.APPLICATION, PinPolicy.GLOBAL_PRIMARY])
-def test_a_release_ends_the_authority_and_counts(policy: PinPolicy) -> None:
+@pytest.mark.parametrize(
+    ("policy", "second"),
+    [
+        (PinPolicy.APPLICATION, {}),
+        (PinPolicy.GLOBAL_TOO, {"global": Known(3)}),
+        (PinPolicy.GLOBAL_PRIMARY, {"application": Known(3)}),
+    ],
+)
+def test_a_release_ends_the_authority_and_counts(
+    policy: PinPolicy, second: dict[str, Known]
+) -> None:
     card = make_card(pin_policy=policy)
     known = probed(card)[0]
     submit(card, known=known)
     assert card.pins.satisfied
-    assert Pump(card).hold(PIV.release(known)) == {"user": Known(3)}
+    pump = Pump(card)
+    assert pump.hold(PIV.release(known)) == {**FRESH, **second}
     assert not card.pins.satisfied
+    assert not [apdu for apdu in pump.apdus if apdu[3] == 0x81], "the PUK is nobody's to touch"
+
+
+def test_a_release_that_the_card_only_says_it_did_is_none() -> None:
+    card = make_card()
+    known = probed(card)[0]
+    submit(card, known=known)
+    pump = Pump(card)
+    pump.before = lambda _, apdu: b"\x90\x00" if apdu[1:3] == b"\x20\xff" else None
+    assert pump.hold(PIV.release(known)) is None
 
 
 def test_where_only_a_reset_ends_it_a_release_says_so() -> None:
@@ -380,5 +428,132 @@ def test_a_question_leaves_nobody_verified_and_brings_the_count() -> None:
     known = probed(card)[0]
     rival_verified(card)
     card.pins.reference(PIN).left = 2
-    assert Pump(card).hold(PIV.question(known)) == {"user": Known(2)}
+    assert Pump(card).hold(PIV.question(known)) == {**FRESH, "user": Known(2)}
     assert not card.pins.satisfied
+
+
+# over the contactless interface
+
+
+@pytest.mark.parametrize("sw", ["6982", "6A81"])
+@pytest.mark.parametrize("policy", list(PinPolicy))
+def test_over_the_contactless_interface_no_passcode_is_sent_and_a_session_opens(
+    sw: str, policy: PinPolicy
+) -> None:
+    """SP 800-73-4 part 2 clause 3.2.1: VERIFY without the virtual contact interface fails."""
+    card = make_card(pin_policy=policy)
+
+    def refusing(_: int, apdu: bytes) -> bytes | None:
+        return bytes.fromhex(sw) if apdu[1] in {0x20, 0x24, 0x2C} else None
+
+    pump = Pump(card)
+    pump.before = refusing
+    known = pump.hold(PIV.probe(ATR))
+    assert known.tries == dict.fromkeys(known.pins, Unknown()) | {"user": Unknown(SW(int(sw, 16)))}
+    told = pump.hold(PIV.question(known))
+    assert set(told) == set(known.pins)
+    assert all(isinstance(status, Unknown) for status in told.values())
+    labels = [label for label, pin in known.pins.items() if pin.reference == 0x80]
+    talks = [
+        *(PIV.verify(known, pin, secret(), ALL) for pin in known.pins.values() if pin.verifiable),
+        *(PIV.change(known, pin, secret(), secret(), ALL) for pin in known.pins.values()),
+        *(PIV.unblock(known, known.pins[label], secret(), secret(), ALL) for label in labels),
+    ]
+    for talk in talks:
+        with pytest.raises(Failure) as error:
+            pump.hold(talk)
+        assert error.value.problem is Problem.NOT_SUPPORTED
+        assert "contactless" in error.value.text
+    assert sent(pump) == []
+    assert card.book.wrong() == 0
+
+
+def test_a_card_that_takes_a_pin_over_either_interface_is_given_one() -> None:
+    """The ATR that a reader makes up for a contactless card decides nothing."""
+    card = make_card()
+    pump = Pump(card)
+    known = pump.hold(PIV.probe(bytes.fromhex("3B8080010101")))
+    assert pump.hold(PIV.verify(known, known.pins["user"], secret(), NONE)).outcome is (
+        Outcome.VERIFIED
+    )
+
+
+# the form of a passcode
+
+
+@pytest.mark.parametrize("text", [CANARY + "1", CANARY * 8])
+def test_a_length_that_no_card_takes_costs_not_a_word(text: str) -> None:
+    """Part 2 clause 2.4.3: at most eight; and 63CX is a card's right for what is not."""
+    card = make_card(format_costs_a_try=True)
+    judged, pump = submit(card, text, ALL)
+    assert judged == Judged(Outcome.BAD_FORMAT, Unknown(), sent=False)
+    assert pump.apdus == []
+
+
+def test_an_old_passcode_of_four_characters_is_for_the_card_to_judge() -> None:
+    """Such ones are in use, and stay valid until they are changed."""
+    card = make_card()
+    judged, pump = submit(card, "1234", NONE)
+    assert len(pump.verifies) == 1
+    assert judged.outcome in (Outcome.BAD_FORMAT, Outcome.INCORRECT)
+
+
+def test_a_puk_is_not_verified() -> None:
+    card = make_card()
+    known = probed(card)[0]
+    pump = Pump(card)
+    with pytest.raises(Failure) as error:
+        pump.hold(PIV.verify(known, known.pins["puk"], secret("12345678"), ALL))
+    assert error.value.problem is Problem.NOT_SUPPORTED
+    assert sent(pump) == []
+
+
+# the second PIN
+
+
+@pytest.mark.parametrize(
+    ("policy", "label", "reference"),
+    [(PinPolicy.GLOBAL_TOO, "global", 0x00), (PinPolicy.GLOBAL_PRIMARY, "application", 0x80)],
+)
+def test_the_second_pin_has_its_own_counter_and_is_asked_in_a_session(
+    policy: PinPolicy, label: str, reference: int
+) -> None:
+    card = make_card(pin_policy=policy)
+    card.pins.reference(reference).left = 2
+    known, pump = probed(card)
+    assert {apdu[3] for apdu in pump.apdus if apdu[1] == 0x20} == {known.pins["user"].reference}
+    assert known.tries[label] == Unknown()
+    pump = Pump(card)
+    assert pump.hold(PIV.question(known)) == {**FRESH, label: Known(2)}
+    judged = pump.hold(PIV.verify(known, known.pins[label], secret(WRONG), NONE))
+    assert judged == Judged(Outcome.INCORRECT, Known(1))
+    judged = pump.hold(PIV.verify(known, known.pins[label], secret(), NONE))
+    assert judged.outcome is Outcome.REFUSED_LAST_TRY
+    assert [apdu[3] for apdu in pump.verifies] == [reference]
+    assert card.pins.reference(known.pins["user"].reference).left == 3
+
+
+@pytest.mark.parametrize("finger", [0x96, 0x97])
+def test_a_finger_that_was_compared_on_the_card_opens_nothing_for_us(finger: int) -> None:
+    """Part 1 clause 3.3.2: on-card comparison satisfies the rules of the keys, like a PIN."""
+    policy = bytes.fromhex("7E055F2F025010")
+    card = make_card(objects={0x7E: policy})
+    known = probed(card)[0]
+    assert known.others == (0x96, 0x97)
+    pump = Pump(card)
+    pump.before = lambda _, apdu: b"\x90\x00" if apdu[3] in known.others else None
+    pump.hold(PIV.question(known))
+    pump.hold(PIV.release(known))
+    ended = [apdu for apdu in pump.apdus if apdu == bytes([0x00, 0x20, 0xFF, finger])]
+    assert len(ended) == 2
+    assert Reset() not in pump.steps
+
+
+def test_a_question_resets_a_card_that_does_not_end_the_authority_of_others() -> None:
+    card = make_card(objects={0x7E: bytes.fromhex("7E055F2F025010")})
+    known = probed(card)[0]
+    pump = Pump(card)
+    assert pump.hold(PIV.question(known)) == FRESH
+    steps = kinds(pump.steps)
+    assert steps.count("Reset") == 1
+    assert steps[steps.index("Reset") + 1] == "00 A4 04 00"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -264,3 +265,84 @@ def test_enough_of_an_answer_is_not_followed_by_the_rest() -> None:
     assert (len(answer.data), answer.sw, len(sent)) == (256, 0x6180, 1)
     answer, sent = pump(head, script("6102", "AABB6105"))
     assert (answer.data, len(sent)) == (b"\xaa\xbb", 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "ne", "apdu"),
+    [
+        (0, 257, "00CB3FFF000101"),
+        (0, 65536, "00CB3FFF000000"),
+        (0, 99999, "00CB3FFF000000"),
+        (256, None, "00CB3FFF000100" + "AA" * 256),
+        (256, 256, "00CB3FFF000100" + "AA" * 256 + "0100"),
+        (1, 300, "00CB3FFF000001AA012C"),
+        (512, 512, "00CB3FFF000200" + "AA" * 512 + "0200"),
+        # what short fields say is said by them
+        (255, 256, "00CB3FFFFF" + "AA" * 255 + "00"),
+        (0, 256, "00CB3FFF00"),
+        (0, None, "00CB3FFF"),
+    ],
+)
+def test_extended_length_fields(size: int, ne: int | None, apdu: str) -> None:
+    command = Command(0x00, 0xCB, 0x3F, 0xFF, b"\xaa" * size, ne, extended=True)
+    sent: list[bytes] = []
+    answer = run_wire(exchange(command, extended=True), sent, script("9000"))
+    assert (answer.sw, sent) == (0x9000, [bytes.fromhex(apdu)])
+
+
+@pytest.mark.parametrize(
+    ("card", "reader", "t0"), [(True, False, False), (False, True, False), (True, True, True)]
+)
+def test_chaining_where_the_card_the_reader_or_the_protocol_does_not_take_them(
+    *, card: bool, reader: bool, t0: bool
+) -> None:
+    command = Command(0x00, 0x2A, 0x9E, 0x9A, b"\xaa" * 300, 512, extended=card)
+    sent: list[bytes] = []
+    wire = exchange(command, t0=t0, extended=reader)
+    run_wire(wire, sent, script("9000", "9000"))
+    assert [each[0] for each in sent] == [0x10, 0x00]
+    assert all(len(each) <= 261 for each in sent)
+
+
+def test_an_extended_answer_in_parts_and_a_right_le() -> None:
+    sent: list[bytes] = []
+    command = Command(0x00, 0xB0, 0, 0, b"", 600, extended=True)
+    answer = run_wire(
+        exchange(command, extended=True), sent, script("AA" * 10 + "6105", "BB" * 5 + "9000")
+    )
+    assert answer.data == b"\xaa" * 10 + b"\xbb" * 5
+    assert sent[1] == bytes.fromhex("00C0000005")
+    sent.clear()
+    run_wire(exchange(command, extended=True), sent, script("6C10", "9000"))
+    assert sent[1] == bytes.fromhex("00B0000010")
+    sent.clear()
+    long = Command(0x00, 0x2A, 0x9E, 0x9A, b"\xaa" * 300, 512, extended=True)
+    run_wire(exchange(long, extended=True), sent, script("6C80", "9000"))
+    assert sent[1] == bytes.fromhex("002A9E9A00012C") + b"\xaa" * 300 + bytes.fromhex("0080")
+
+
+def test_an_extended_command_that_carried_a_secret_is_wiped_and_sent_once() -> None:
+    command = Command(0, 0x24, 0, 0x80, bytearray(b"73194682" * 40), effect=True, extended=True)
+    wire = exchange(command, extended=True)
+    apdu = next(wire)
+    assert len(apdu) == 7 + 320
+    with pytest.raises(StopIteration) as end:
+        wire.send(b"\x6c\x10")
+    assert (apdu, end.value.value.sw) == (bytearray(), 0x6C10)
+
+
+def test_more_than_an_extended_command_holds() -> None:
+    with pytest.raises(ValueError):
+        Command(0, 0xCB, 0, 0, bytes(65536)).wire_extended()
+
+
+def run_wire(wire: Any, sent: list[bytes], card: Callable[[bytes], bytes]) -> Response:
+    """The answer of an exchange; every APDU is put into `sent`."""
+    try:
+        apdu = next(wire)
+        while True:
+            sent.append(bytes(apdu))
+            apdu = wire.send(card(sent[-1]))
+    except StopIteration as end:
+        response: Response = end.value
+        return response

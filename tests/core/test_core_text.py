@@ -87,15 +87,16 @@ def test_no_way_of_looking_at_a_secret_shows_it() -> None:
 
 def test_no_exception_of_a_secret_shows_it() -> None:
     held = secret()
-    for broken in (lambda: held.padded(4, 0xFF), lambda: held.padded(0, 0xFF)):
+    for broken in (lambda: held.formed(4, 0xFF), lambda: held.formed(0, 0xFF)):
         with pytest.raises(ValueError) as error:
             broken()
         assert CANARY not in "".join(traceback.format_exception(error.value))
 
 
 def test_a_secret_is_padded_with_what_was_asked_for() -> None:
-    assert secret().padded(8, 0xFF) == CANARY.encode()
-    assert secret().padded(12, 0x00) == CANARY.encode() + bytes(4)
+    assert secret().formed(8, 0xFF) == CANARY.encode()
+    assert secret().formed(12, 0x00) == CANARY.encode() + bytes(4)
+    assert secret().formed(8, None) == secret().formed(12, None) == CANARY.encode()
     assert len(secret()) == 8
 
 
@@ -106,7 +107,7 @@ def test_a_wiped_secret_is_overwritten_where_it_lay_and_cannot_be_used() -> None
     assert held.wiped
     assert buffer == b""
     with pytest.raises(ValueError):
-        held.padded(8, 0xFF)
+        held.formed(8, 0xFF)
     held.wipe()  # twice does no harm
 
 

@@ -2,7 +2,8 @@
 
 What each means is written here once more, with its source, and not taken from the code:
 ISO/IEC 7816-4:2020 clause 5.6 (tables 5 to 7) for 63CX, 6983, 6984, 6985, 6A80, 6A86, 6A88;
-NIST SP 800-73-4 part 2 clause 3.2.1 for the empty VERIFY; gematik gemSpec_COS (GET PIN STATUS)
+NIST SP 800-73-4 part 2 clause 3.2.1 for the empty VERIFY, and 3.2.1 to 3.2.3 for 6A80 that leaves
+the counter alone; gematik gemSpec_COS (GET PIN STATUS)
 for 62C1 and 62C7; TCOS's NullPIN for 6985.
 """
 
@@ -18,6 +19,7 @@ from cardsession.adapters.ledger import MemoryLedger
 from cardsession.core.apdu import SW
 from cardsession.core.facts import CardFacts, PinFacts
 from cardsession.core.tries import (
+    Act,
     Blocked,
     Consent,
     Judged,
@@ -29,15 +31,17 @@ from cardsession.core.tries import (
     Source,
     Unknown,
     Verified,
-    judge_verify,
+    judge,
     left,
     may_spend,
+    read_back,
     read_query,
 )
 from cardsession.core.update import counted, judged, stale
 
 ALL = range(0x10000)
-BEFORE: list[PinStatus] = [*map(Known, range(1, 16)), Blocked(), Unknown(), NotSet(), Verified()]
+WORDS = [SW(value) for value in ALL]
+BEFORE: list[PinStatus] = [Known(1), Known(15), Blocked(), Unknown(), NotSet(), Verified()]
 NOT_SET = {0x62C1, 0x62C7, 0x6985}
 ABSENT = {0x6A86, 0x6A88}
 
@@ -71,33 +75,93 @@ def test_a_63_without_a_c_holds_no_count(low: int) -> None:
     """Only old cards put a count there: 6300 is 'no information given'."""
     word = SW(0x6300 | low)
     assert read_query(word) == Unknown(word)
-    assert left(judge_verify(word, Known(3)).status) is None
+    assert left(judge(word, Known(3)).status) is None
 
 
+TAKEN = {
+    Act.VERIFY: Outcome.VERIFIED,
+    Act.CHANGE: Outcome.CHANGED,
+    Act.UNBLOCK: Outcome.UNBLOCKED,
+}
+REFUSED = {
+    Act.VERIFY: Outcome.BAD_FORMAT,
+    Act.CHANGE: Outcome.BAD_NEW_PIN,
+    Act.UNBLOCK: Outcome.BAD_NEW_PIN,
+}
+
+
+def telling(before: PinStatus, act: Act, *, uncounted: bool) -> dict[str, Judged]:
+    """The status words that say something, and what they say."""
+    was = Outcome.NOW_BLOCKED if isinstance(before, Known) else Outcome.WAS_BLOCKED
+    rows = {
+        "9000": Judged(TAKEN[act], Verified()),
+        "63C0": Judged(Outcome.NOW_BLOCKED, Blocked()),
+        "6983": Judged(was, Blocked()),
+        "6300": Judged(Outcome.INCORRECT, Unknown(SW(0x6300))),
+    }
+    rows |= {f"63C{count:X}": Judged(Outcome.INCORRECT, Known(count)) for count in range(1, 16)}
+    return rows | ({"6A80": Judged(REFUSED[act], before)} if uncounted else {})
+
+
+@pytest.mark.parametrize("act", Act)
 @pytest.mark.parametrize("uncounted", [False, True])
 @pytest.mark.parametrize("before", BEFORE, ids=str)
-def test_every_answer_to_a_submission_is_judged(before: PinStatus, *, uncounted: bool) -> None:
-    for value in ALL:
-        verdict = judge_verify(SW(value), before, format_uncounted=uncounted)
-        text = f"{value:04X}"
-        assert verdict.sent
-        assert (verdict.outcome is Outcome.VERIFIED) == (text == "9000"), text
-        number = left(verdict.status)
-        if text.startswith("63C"):
-            assert number == int(text[3], 16)
-            blocked = Outcome.NOW_BLOCKED if text == "63C0" else Outcome.INCORRECT
-            assert verdict.outcome is blocked
-        elif text == "6983":
-            assert number == 0
-            was = Outcome.NOW_BLOCKED if isinstance(before, Known) else Outcome.WAS_BLOCKED
-            assert verdict.outcome is was
-        elif text == "6300":
-            assert (verdict.outcome, number) == (Outcome.INCORRECT, None)
-        elif text == "6A80" and uncounted:
-            assert (verdict.outcome, verdict.status) == (Outcome.BAD_FORMAT, before)
-        elif text != "9000":
-            assert verdict.outcome is Outcome.UNCERTAIN, text
-            assert verdict.status == Unknown(SW(value)), "a number would be a guess"
+def test_every_answer_to_a_submission_is_judged(
+    before: PinStatus, act: Act, *, uncounted: bool
+) -> None:
+    rows = {int(text, 16): row for text, row in telling(before, act, uncounted=uncounted).items()}
+    for word in WORDS:
+        verdict = judge(word, before, act, format_uncounted=uncounted)
+        row = rows.get(word)
+        if row is None:  # a number would be a guess
+            row = Judged(Outcome.UNCERTAIN, Unknown(word))
+        assert verdict == row, word
+
+
+def test_without_an_act_it_is_a_verify() -> None:
+    assert judge(SW(0x9000), Known(3)) == judge(SW(0x9000), Known(3), Act.VERIFY)
+
+
+# a count that was asked for afterwards
+
+FORM = {0x6A80, 0x6700, 0x6A87}
+
+
+@pytest.mark.parametrize("act", Act)
+@pytest.mark.parametrize(
+    ("before", "now", "unmoved"),
+    [
+        (Known(3), Known(3), True),
+        (Known(3), Known(2), False),
+        (Known(3), Known(4), False),
+        (Known(15), Known(15), False),  # the nibble holds no more: it may have been sixteen
+        (Known(1), Blocked(), False),
+        (Unknown(), Known(2), False),
+        (Blocked(), Blocked(), False),
+    ],
+)
+def test_a_count_that_is_read_back_for_every_answer(
+    before: PinStatus, now: PinStatus, act: Act, *, unmoved: bool
+) -> None:
+    for value in WORDS:
+        judged = judge(value, before, act)
+        if not isinstance(judged.status, Unknown):
+            continue  # it told its count
+        verdict = read_back(judged, act, before, now)
+        assert (verdict.status, verdict.read_back, verdict.sent) == (now, True, True)
+        if value == 0x6300:
+            lost = isinstance(now, Blocked)
+            assert verdict.outcome is (Outcome.NOW_BLOCKED if lost else Outcome.INCORRECT)
+        elif value in FORM and unmoved:
+            assert verdict.outcome is REFUSED[act], value
+        else:
+            assert verdict.outcome is Outcome.UNCERTAIN, value
+
+
+def test_a_lost_answer_is_not_about_the_form_wherever_the_counter_stands() -> None:
+    lost = Judged(Outcome.UNCERTAIN, Unknown())
+    verdict = read_back(lost, Act.VERIFY, Known(3), Known(3))
+    assert verdict == Judged(Outcome.UNCERTAIN, Known(3), read_back=True)
 
 
 def test_nothing_is_shown_for_a_pin_that_is_not_set_or_not_known() -> None:

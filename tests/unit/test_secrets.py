@@ -27,7 +27,7 @@ CANARY = b"73194682"
 
 def value(secret: Secret) -> bytes:
     """What would go to the card."""
-    return bytes(secret.padded(len(secret), 0xFF))
+    return bytes(secret.formed(len(secret), 0xFF))
 
 
 def written_pipe(content: bytes) -> int:

@@ -18,6 +18,10 @@ SHORT_LC = 255
 """Data bytes of one short command (ISO/IEC 7816-4 clause 5.2)."""
 SHORT_LE = 256
 """Bytes asked for by Le = 00."""
+EXTENDED_LC = 65535
+"""Data bytes of one extended command."""
+EXTENDED_LE = 65536
+"""Bytes asked for by Le = 0000, extended."""
 CHAIN_BIT = 0x10
 """CLA bit of every command of a chain but the last (clause 5.3.3)."""
 STATUS_BYTES = 2
@@ -71,6 +75,8 @@ class Command:
     `effect` marks a command whose repetition would change the card once more (VERIFY, CHANGE
     REFERENCE DATA, RESET RETRY COUNTER): it is sent once, whatever the card answers.
     `enough` bytes of an answer need not be followed by the rest that is waiting (0: all of it).
+    `extended`: the card says that it takes extended length fields; whether they are used is for
+    the wire to say, which knows the reader.
     """
 
     cla: int
@@ -81,6 +87,12 @@ class Command:
     ne: int | None = None
     effect: bool = False
     enough: int = 0
+    extended: bool = False
+
+    @property
+    def fits_short(self) -> bool:
+        """Whether short length fields say it all."""
+        return len(self.data) <= SHORT_LC and (self.ne or 0) <= SHORT_LE
 
     @property
     def header(self) -> str:
@@ -103,23 +115,46 @@ class Command:
             apdu.append(self.ne & 0xFF if self.ne <= SHORT_LE else 0)
         return apdu
 
+    def wire_extended(self) -> bytearray:
+        """One APDU with extended length fields (ISO/IEC 7816-3 clause 12.1.3)."""
+        size = len(self.data)
+        if size > EXTENDED_LC:
+            raise ValueError(f"{size} data bytes do not fit an extended command")
+        apdu = bytearray((self.cla, self.ins, self.p1, self.p2, 0))
+        if size:
+            apdu += size.to_bytes(2, "big")
+            with memoryview(self.data) as body:
+                apdu += body
+        if self.ne is not None:
+            apdu += (self.ne & 0xFFFF if self.ne <= EXTENDED_LE else 0).to_bytes(2, "big")
+        return apdu
+
 
 Wire = Generator[bytearray, bytes, Response]
 """Yields the APDUs to transmit, is sent what came back: data and two bytes of status."""
 
 
-def exchange(command: Command, *, t0: bool = False) -> Wire:
+def exchange(command: Command, *, t0: bool = False, extended: bool = False) -> Wire:
     """All the APDUs of one command, in order, as the protocol T=0 or T=1 wants them.
+
+    `extended`: the reader carries extended length fields. They are used where the card takes
+    them, too, and short ones do not do; else there is chaining, and GET RESPONSE. (T=0 has no
+    extended length fields without envelopes, ISO/IEC 7816-3 clause 12.2.)
 
     The buffers that carried a command with an effect (a secret, perhaps) are wiped once they
     were transmitted. Raises `Malformed` for an answer that no conforming card gives.
     """
-    data, sw = yield from _chained(command, t0)
+    long = extended and command.extended and not t0 and not command.fits_short
+    if long:
+        data, sw = yield from _once(command.wire_extended())
+    else:
+        data, sw = yield from _chained(command, t0)
     if command.effect or command.ne is None:
         return Response(data, sw)  # a question without Le stays one: with Le it is another command
     if sw.sw1 == WRONG_LE:
-        ne = sw.sw2 or SHORT_LE
-        data, sw = yield from _once(replace(command, ne=ne).wire(_last_part(command), t0=t0))
+        again = replace(command, ne=sw.sw2 or SHORT_LE)
+        last = again.wire(_last_part(again), t0=t0) if not long or again.fits_short else None
+        data, sw = yield from _once(last or again.wire_extended())
     return (yield from _collected(command, data, sw))
 
 

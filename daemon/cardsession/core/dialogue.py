@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from .apdu import Command, Response
 from .errors import Malformed
+from .filter import RawApdu
 from .tries import PinStatus
 
 
@@ -29,11 +30,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """The outcome of the attempt is known: clear its record, remember the count."""
+    """The outcome of the attempt is known: clear its record, remember the count.
+
+    `changed` is the reference of a PIN that got a new passcode by it.
+    """
 
     identity: str
     reference: int
     status: PinStatus
+    changed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,14 @@ class Reset:
     """Reset the card: the authority of whoever verified a PIN ends, so does the selection."""
 
 
-Step = Command | Attempt | Settle | Noted | LowestSeen | Reset
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """A caller's APDU, sent once as it came; its answer is what the card said, and no more."""
+
+    apdu: RawApdu
+
+
+Step = Command | Verbatim | Attempt | Settle | Noted | LowestSeen | Reset
 Answer = Response | int | None
 S = TypeVar("S")
 A = TypeVar("A")
@@ -70,6 +82,13 @@ def transmit(command: Command) -> Dialogue[Response]:
     """Say one command; its whole answer."""
     answer = yield command
     assert isinstance(answer, Response)  # noqa: S101 - the pump's contract, checked for mypy
+    return answer
+
+
+def transmit_verbatim(apdu: RawApdu) -> Dialogue[Response]:
+    """Say a caller's APDU."""
+    answer = yield Verbatim(apdu)
+    assert isinstance(answer, Response)  # noqa: S101 - as above
     return answer
 
 

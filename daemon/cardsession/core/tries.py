@@ -7,7 +7,8 @@ NIST SP 800-73-4 part 2 clause 3.2.1, and the field's practice where cards diffe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from .apdu import SW
@@ -93,6 +94,8 @@ class Judged:
     sent: bool = True
     read_back: bool = False
     """Whether the count was asked for after the answer, which did not tell it."""
+    others: Mapping[str, PinStatus] = field(default_factory=dict)
+    """Counts of other PINs, by label, that the submission changed or showed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ _BLOCKED = 0x6983
 _FAILED = 0x6300
 """Verification failed, and the card does not say how many tries are left."""
 _WRONG_DATA = 0x6A80
+_ABOUT_FORM = frozenset({0x6A80, 0x6700, 0x6A87})
+"""Wrong data, wrong length, Lc inconsistent with P1-P2."""
 _COUNTED, _COUNT_MASK = 0x63C0, 0xFFF0
 """63CX: X tries are left."""
 _NOT_SET = frozenset({0x62C1, 0x62C7, 0x6985})
@@ -144,13 +149,29 @@ def read_query(sw: SW) -> PinStatus:
     return Unknown(sw)
 
 
-def judge_verify(sw: SW, before: PinStatus, *, format_uncounted: bool = False) -> Judged:
-    """What the answer to VERIFY with a secret says, knowing the count before it.
+class Act(StrEnum):
+    """What a secret is submitted for; the value is the outcome if the card takes it."""
+
+    VERIFY = "verified"
+    CHANGE = "changed"
+    UNBLOCK = "unblocked"
+
+    @property
+    def refused_format(self) -> Outcome:
+        """The outcome of a passcode that the card does not take, with no try spent."""
+        return Outcome.BAD_FORMAT if self is Act.VERIFY else Outcome.BAD_NEW_PIN
+
+
+def judge(
+    sw: SW, before: PinStatus, act: Act = Act.VERIFY, *, format_uncounted: bool = False
+) -> Judged:
+    """What the answer to VERIFY, CHANGE REFERENCE DATA or RESET RETRY COUNTER says of the
+    secret that was judged (the PIN; the old PIN; the PUK), knowing its count before.
 
     `format_uncounted`: this card's standard promises that 6A80 left the counter alone.
     """
     if sw.ok:
-        return Judged(Outcome.VERIFIED, Verified())
+        return Judged(Outcome(act.value), Verified())
     match _counted(sw):
         case Known() as now:
             return Judged(Outcome.INCORRECT, now)
@@ -161,8 +182,28 @@ def judge_verify(sw: SW, before: PinStatus, *, format_uncounted: bool = False) -
     if sw == _FAILED:
         return Judged(Outcome.INCORRECT, Unknown(sw))
     if sw == _WRONG_DATA and format_uncounted:
-        return Judged(Outcome.BAD_FORMAT, before)
+        return Judged(act.refused_format, before)
     return Judged(Outcome.UNCERTAIN, Unknown(sw))
+
+
+def read_back(judged: Judged, act: Act, before: PinStatus, now: PinStatus) -> Judged:
+    """A judgement whose answer did not tell the count, which was asked for afterwards.
+
+    A counter that did not move, after an answer about the data's form, was not spent: the old
+    passcode was never compared, or was right.
+    """
+    found = replace(judged, status=now, read_back=True)
+    if isinstance(now, Blocked) and judged.outcome is Outcome.INCORRECT:
+        return replace(found, outcome=Outcome.NOW_BLOCKED)
+    about_form = isinstance(judged.status, Unknown) and judged.status.sw in _ABOUT_FORM
+    if about_form and _unmoved(before, now):
+        return replace(found, outcome=act.refused_format)
+    return found
+
+
+def _unmoved(before: PinStatus, now: PinStatus) -> bool:
+    """Whether both are counts, below what the nibble can hold, and the same."""
+    return isinstance(now, Known) and now == before and now.left < SATURATED
 
 
 def may_spend(before: PinStatus, consent: Consent, lowest_seen: int | None) -> Judged | None:
