@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import os
 import subprocess
+import termios
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,6 +23,13 @@ CANARY = "73194682"
 def open_fds() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (counted, not looked at)
+
+
+def unread(fd: int) -> int:
+    """How many bytes wait in a pipe."""
+    found = array.array("i", [0])
+    fcntl.ioctl(fd, termios.FIONREAD, found)
+    return found[0]
 
 
 async def echo(call: Call) -> Answer:

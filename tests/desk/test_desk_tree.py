@@ -20,7 +20,11 @@ from cardsession.core.facts import (
     EndReason,
     PinFacts,
     ReaderFacts,
+    Remedy,
+    Revocation,
     SessionFacts,
+    Standing,
+    Trust,
 )
 from cardsession.core.tries import (
     Blocked,
@@ -320,6 +324,48 @@ def test_what_is_not_there_is_no_object() -> None:
     assert (gone["Card"], gone["Reader"]) == ("/", "/")
     closed = describe(replace(SESSION, end_reason=EndReason.CLOSED))[1]
     assert closed["Card"] == "/org/cardsession1/card/1"
+
+
+def test_a_session_that_waits_for_its_card_has_none() -> None:
+    waits = describe(replace(SESSION, card=None))[1]
+    assert (waits["Card"], waits["Reader"], waits["EndReason"]) == ("/", "/", "")
+
+
+def test_what_was_judged_of_a_card() -> None:
+    plain = describe(CARD)[1]
+    judged = ("Trust", "TrustDetail", "Revocation", "Remedies", "RemedyText")
+    assert [plain[name] for name in judged] == ["not-checked", "", "not-checked", [], ""]
+    standing = Standing(Trust.REVOKED, "on the list of 3 May", Revocation.REVOKED)
+    remedies = (Remedy.RA_IN_PERSON, Remedy.REPLACE_CARD)
+    _, values = describe(replace(CARD, standing=standing, remedies=remedies, remedy_text="Go."))
+    assert [values[name] for name in judged] == [
+        "revoked", "on the list of 3 May", "revoked", ["ra-in-person", "replace-card"], "Go.",
+    ]  # fmt: skip
+
+
+def test_when_a_passcode_was_changed_and_whether_it_is_time() -> None:
+    plain = describe(CARD)[1]
+    assert (plain["PinChangedUSec"], plain["PinChangeDue"]) == (0, False)
+    _, values = describe(replace(CARD, pins=PinFacts(changed_usec=7, change_due=True)))
+    assert (values["PinChangedUSec"], values["PinChangeDue"]) == (7, True)
+
+
+def test_the_most_tries_are_told_where_the_card_does_and_a_byte_holds_them() -> None:
+    most = {"user": 3, "signature": 255, "global": 256, "puk": 0, "odd": -1}
+    _, values = describe(replace(CARD, pins=PinFacts(most=most)))
+    assert values["PinTriesMax"] == {"user": 3, "signature": 255}
+    assert describe(CARD)[1]["PinTriesMax"] == {}
+
+
+def test_what_a_session_proved() -> None:
+    plain = describe(SESSION)[1]
+    proved = ("PossessionProved", "HolderVerified", "Context")
+    assert [plain[name] for name in proved] == [False, False, {}]
+    context = {"ods-code": "FA123"}
+    facts = replace(SESSION, possession_proved=True, holder_verified=True, context=context)
+    shown = describe(facts)[1]
+    assert [shown[name] for name in proved] == [True, True, context]
+    assert shown["Context"] is not context, "what is shown is a snapshot"
 
 
 def test_the_holder_is_the_authentication_certificate_s() -> None:

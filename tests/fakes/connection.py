@@ -1,14 +1,17 @@
 """A bus connection that leads nowhere: calls are dispatched as the real one does, and whatever
-leaves is a list."""
+leaves is put into bytes as there, and is a list."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cardsession.bus.model import Answer, Call, Credentials, Handler
+from cardsession.bus.frames import Kind
+from cardsession.bus.model import Answer, Call, Credentials, Handler, Signal
 from cardsession.bus.serving import Dispatcher, FailureLog
+from cardsession.bus.wire import encode
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class FakeConnection:
         self.sent: list[Sent] = []
         self.owned: list[str] = []
         self.watching: dict[str, Callable[[Any], None]] = {}
+        self.who = Credentials(1000, None, ())
+        """Everybody."""
+        self.given: list[int] = []
+        """Descriptors that left with replies: the callers', which is the test."""
         self._dispatcher = Dispatcher(self, FailureLog())
         self._serial = 0
 
@@ -52,17 +59,20 @@ class FakeConnection:
         return _Subscription()
 
     async def credentials(self, name: str) -> Credentials:
-        """Everybody is user 1000."""
-        return Credentials(1000, None, ())
+        """The same for everybody."""
+        return self.who
 
     def emit(self, path: str, interface: str, member: str, signature: str, body: Any) -> None:
         """A signal."""
+        encode(Kind.SIGNAL, 1, signature, body, path=path, interface=interface, member=member)
         self.sent.append(Sent(member, path, tuple(body)))
 
     # as the dispatcher uses it
 
     def answer(self, call: Call, answer: Answer) -> None:
         """A reply."""
+        self.given += answer.fds
+        encode(Kind.RETURN, 1, answer.signature, answer.body, fds=len(answer.fds), reply_serial=1)
         self.sent.append(Sent(f"reply to {call.member}", call.path, answer.body))
 
     def error(self, call: Call, name: str, text: str) -> None:
@@ -87,6 +97,22 @@ class FakeConnection:
             sender, path, interface, member, signature, tuple(body), fds, serial=self._serial
         )
         self._dispatcher.dispatch(call)
+
+    def leaves(self, name: str) -> None:
+        """A connection leaves the bus."""
+        driver = "org.freedesktop.DBus"
+        body = (name, name, "")
+        self.watching[name](
+            Signal(driver, "/org/freedesktop/DBus", driver, "NameOwnerChanged", "sss", body)
+        )
+
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """The connection ends, and every call under way with it."""
+        return self._dispatcher.cancel()
+
+    def replies(self) -> list[Sent]:
+        """Replies and errors, in their order."""
+        return [each for each in self.sent if " to " in each.what]
 
     @property
     def order(self) -> list[str]:

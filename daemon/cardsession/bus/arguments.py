@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cardsession.core import signing
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.text import LIMIT, clean
-from cardsession.core.tries import Consent
-from cardsession.ports import OpenRequest
+from cardsession.core.tries import Act, Consent
+from cardsession.ports import OpenRequest, PinRequest, SignRequest
 
 MAX_WAIT_USEC = 20_000_000
 _OPEN_OPTIONS = {"wait-usec": "t", "idle-usec": "t", "used-by": "s", "replace": "b"}
@@ -33,13 +34,27 @@ def open_request(purpose: str, options: Mapping[str, Any]) -> OpenRequest:
     )
 
 
-def consent(options: Mapping[str, Any]) -> Consent:
-    """VerifyPin's options."""
+def pin_request(act: Act, pin: str, options: Mapping[str, Any]) -> PinRequest:
+    """What VerifyPin and its like ask for, without their secrets."""
     values = _options(options, _PIN_OPTIONS)
-    return Consent(
+    consent = Consent(
         spend_last_try=values.get("spend-last-try", False),
         accept_unknown=values.get("accept-unknown", False),
     )
+    return PinRequest(act, label(pin), (), consent)
+
+
+def sign_request(slot: str, name: str, digest: bytes) -> SignRequest:
+    """What Sign and SignWithPin are to sign: Failure also for an algorithm that is not ours."""
+    algorithm = signing.algorithm(name)
+    if len(digest) != algorithm.digest_size:
+        raise _invalid(f"digest: {algorithm.digest_size} bytes were expected for {algorithm}")
+    return SignRequest(label(slot), algorithm, digest)
+
+
+def no_options(options: Mapping[str, Any]) -> None:
+    """The options of a method that has none yet."""
+    _options(options, {})
 
 
 def label(text: str) -> str:
@@ -50,8 +65,8 @@ def label(text: str) -> str:
 def _options(options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
     for name, variant in options.items():
         if name not in known:
-            expected = ", ".join(sorted(known))
-            raise _invalid(f"option {clean(name)}: one of {expected} was expected")
+            expected = f"one of {', '.join(sorted(known))}" if known else "no option"
+            raise _invalid(f"option {clean(name)}: {expected} was expected")
         if variant.signature != known[name]:
             raise _invalid(f"option {name}: type {known[name]} was expected")
     return {name: variant.value for name, variant in options.items()}

@@ -22,8 +22,9 @@ import fcntl
 import functools
 import os
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
 
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.secret import BadFormat, Secret, wipe
@@ -77,6 +78,78 @@ class Source:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+class Sources:
+    """The descriptors of one call, as a context: none is left open behind it.
+
+    Whoever asks for one secret has all of them read at the same time, so that the deadline is one
+    for the call. A secret that was handed out is its taker's to wipe (a worker may be sending it
+    while the call ends); one that was read and never handed out is wiped here.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._reading: list[asyncio.Task[Secret]] = []
+        self._handed_out: set[int] = set()
+        self._places: set[tuple[int, int]] = set()
+        self._over = False
+
+    def add(self, fd: int) -> None:
+        """Own one more descriptor. Failure: `SecretInvalid`, if it leads to the same place as
+        another one: two readers of one pipe would have parts of a secret each, and spend a try."""
+        self._sources.append(Source(fd))
+        found = os.fstat(fd)
+        place = (found.st_dev, found.st_ino)
+        if place in self._places:
+            raise _invalid("two descriptors of one pipe, socket or memory were passed")
+        self._places.add(place)
+
+    @property
+    def reads(self) -> tuple[Callable[[], Awaitable[Secret]], ...]:
+        """What reads each secret, once, in the order in which they were added."""
+        return tuple(functools.partial(self._read, at) for at in range(len(self._sources)))
+
+    async def _read(self, at: int) -> Secret:
+        """See `read_secret`."""
+        if at in self._handed_out:
+            raise _invalid("the secret was read already")
+        if not self._reading and not self._over:
+            loop = asyncio.get_running_loop()
+            self._reading = [loop.create_task(source.read()) for source in self._sources]
+        if self._reading:
+            # Not awaited itself: its end with the call is a failure here, no cancellation.
+            await asyncio.wait([self._reading[at]])
+        if self._over:
+            raise _invalid("the call of the secret is over")
+        secret = self._reading[at].result()
+        self._handed_out.add(at)
+        return secret
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Waits for nothing, or what is told of the session's end overtakes the call's reply: a
+        descriptor that is being read is closed by its reader, when the loop turns next."""
+        self._over = True
+        for source in self._sources:
+            source.close()
+        for at, task in enumerate(self._reading):
+            if at not in self._handed_out:
+                task.cancel()
+                task.add_done_callback(_discard)
+
+
+def _discard(task: asyncio.Task[Secret]) -> None:
+    """Whatever was read is wiped, and what went wrong is no matter any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().wipe()
 
 
 async def _fill(fd: int, buffer: memoryview, deadline: float) -> int:

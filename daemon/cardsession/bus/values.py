@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from cardsession.core.facts import CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.policy import Removal
 from cardsession.core.tries import (
     Blocked,
     Known,
@@ -21,6 +23,32 @@ from . import contract
 
 Facts = ReaderFacts | CardFacts | SessionFacts
 Values = Mapping[str, Any]
+
+_MAX_BYTE = 255
+"""What `PinTriesMax` has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """What the Manager tells and never changes; times in seconds."""
+
+    version: str
+    removal: Removal
+    idle_seconds: int
+    max_age_seconds: int
+
+
+def manager(constants: Constants) -> Values:
+    """The Manager's properties as it starts; `Backend` and `Hotplug` change later."""
+    return {
+        "Version": constants.version,
+        "ApiLevel": contract.API_LEVEL,
+        "Backend": str(Backend.STARTING),
+        "Hotplug": "pcsc-only",
+        "RemovalPolicy": str(constants.removal),
+        "IdleUSec": constants.idle_seconds * 1_000_000,
+        "MaxAgeUSec": constants.max_age_seconds * 1_000_000,
+    }
 
 
 def path_of(facts: Facts) -> str:
@@ -102,15 +130,15 @@ def _card(facts: CardFacts) -> Values:
         "NotAfter": holder.not_after if holder else 0,
         "DaysLeft": facts.days_left,
         "RenewalDue": facts.renewal_due,
-        "PinChangeDue": False,
-        "PinChangedUSec": 0,
-        "Trust": str(facts.trust),
-        "TrustDetail": facts.trust_detail,
-        "Revocation": "not-checked",
-        "Remedies": [],
-        "RemedyText": "",
+        "PinChangeDue": pins.change_due,
+        "PinChangedUSec": pins.changed_usec,
+        "Trust": str(facts.standing.trust),
+        "TrustDetail": facts.standing.detail,
+        "Revocation": str(facts.standing.revocation),
+        "Remedies": [str(remedy) for remedy in facts.remedies],
+        "RemedyText": facts.remedy_text,
         "PinTries": {label: count for label, count in counts.items() if count is not None},
-        "PinTriesMax": {},
+        "PinTriesMax": {label: most for label, most in pins.most.items() if 0 < most <= _MAX_BYTE},
         "PinState": {label: pin_state(status) for label, status in pins.status.items()},
         "PinTriesSource": str(pins.source),
         "PinTriesReadUSec": pins.read_usec,
@@ -121,7 +149,8 @@ def _card(facts: CardFacts) -> Values:
 
 
 def _session(facts: SessionFacts) -> Values:
-    gone = facts.end_reason in (EndReason.CARD_REMOVED, EndReason.READER_REMOVED)
+    pulled = facts.end_reason in (EndReason.CARD_REMOVED, EndReason.READER_REMOVED)
+    gone = pulled or facts.card is None
     return {
         "Id": str(facts.number),
         "Card": contract.NO_OBJECT if gone else _numbered(contract.CARDS, facts.card),
@@ -131,11 +160,11 @@ def _session(facts: SessionFacts) -> Values:
         "Purpose": facts.purpose,
         "UsedBy": facts.used_by,
         "HolderId": facts.holder_id,
-        "HolderVerified": False,
+        "HolderVerified": facts.holder_verified,
         "State": str(facts.state),
         "EndReason": facts.end_reason,
-        "PossessionProved": False,
-        "Context": {},
+        "PossessionProved": facts.possession_proved,
+        "Context": dict(facts.context),
         "OpenedUSec": facts.opened_usec,
         "VerifiedUSec": facts.verified_usec,
         "ExpiresUSec": facts.expires_usec,

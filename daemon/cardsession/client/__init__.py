@@ -6,12 +6,12 @@
             verdict = await session.verify_pin(bytearray(b"..."))
 
 Over bus/connection.py and bus/contract.py only: nothing of the daemon is known here. A session
-belongs to the client that opened it and ends with its connection. Values are the contract's own
-strings: one that this version does not know is to be taken as unknown. Each error of the contract
-has a class in `errors`.
+belongs to the client that opened it and ends with its connection. Words of the contract's closed
+sets are enumerations in `words`, equal to its own strings; one that this version does not know is
+`UNKNOWN`. Each error of the contract has a class in `errors`.
 """
 
-from . import errors
+from . import errors, words
 from .client import CardSessionClient, Events
 from .diagnostics import Diagnostics
 from .errors import BusLost, BusRefused, CardSessionError, ServiceAbsent, ServiceError
@@ -74,4 +74,5 @@ __all__ = [
     "Transmitted",
     "Verdict",
     "errors",
+    "words",
 ]

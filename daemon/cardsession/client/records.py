@@ -2,7 +2,8 @@
 
 A record has a field for each property of its interface, in snake case; a property that the
 service does not have (an older one) keeps the default here, one that this library does not know
-(a newer one) is left out.
+(a newer one) is left out. A word of the contract's closed sets is a member of its set in
+`words.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,25 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from cardsession.bus import contract
 from cardsession.bus.connection import Variant
+
+from .words import (
+    Backend,
+    CardState,
+    Hotplug,
+    PinState,
+    ReaderState,
+    Remedy,
+    RemovalPolicy,
+    Revocation,
+    SessionState,
+    TriesSource,
+    Trust,
+    Word,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +40,9 @@ class ManagerInfo:
     path: str
     version: str = ""
     api_level: int = 0
-    backend: str = ""
-    hotplug: str = ""
-    removal_policy: str = ""
+    backend: Backend = Backend.NOT_TOLD
+    hotplug: Hotplug = Hotplug.NOT_TOLD
+    removal_policy: RemovalPolicy = RemovalPolicy.NOT_TOLD
     idle_usec: int = 0
     max_age_usec: int = 0
 
@@ -45,7 +61,7 @@ class ReaderInfo:
     product_id: int = 0
     model: str = ""
     pin_pad: bool = False
-    state: str = ""
+    state: ReaderState = ReaderState.NOT_TOLD
     card: str = contract.NO_OBJECT
     insert_count: int = 0
     last_error: str = ""
@@ -62,7 +78,7 @@ class CardInfo:
     serial: str = ""
     series: str = ""
     holder_id: str = ""
-    state: str = ""
+    state: CardState = CardState.NOT_TOLD
     temporary: bool = False
     not_before: int = 0
     not_after: int = 0
@@ -70,15 +86,15 @@ class CardInfo:
     renewal_due: bool = False
     pin_change_due: bool = False
     pin_changed_usec: int = 0
-    trust: str = ""
+    trust: Trust = Trust.NOT_TOLD
     trust_detail: str = ""
-    revocation: str = ""
-    remedies: tuple[str, ...] = ()
+    revocation: Revocation = Revocation.NOT_TOLD
+    remedies: tuple[Remedy, ...] = ()
     remedy_text: str = ""
     pin_tries: Mapping[str, int] = field(default_factory=dict)
     pin_tries_max: Mapping[str, int] = field(default_factory=dict)
-    pin_state: Mapping[str, str] = field(default_factory=dict)
-    pin_tries_source: str = ""
+    pin_state: Mapping[str, PinState] = field(default_factory=dict)
+    pin_tries_source: TriesSource = TriesSource.NOT_TOLD
     pin_tries_read_usec: int = 0
     session: str = contract.NO_OBJECT
     inserted_usec: int = 0
@@ -99,7 +115,7 @@ class SessionInfo:
     used_by: str = ""
     holder_id: str = ""
     holder_verified: bool = False
-    state: str = ""
+    state: SessionState = SessionState.NOT_TOLD
     end_reason: str = ""
     possession_proved: bool = False
     context: Mapping[str, str] = field(default_factory=dict)
@@ -279,6 +295,35 @@ def field_name(name: str) -> str:
 _FIELDS = {kind: {each.name for each in fields(kind)} - {"path"} for kind in KINDS.values()}
 
 
+def _is_word(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Word)
+
+
+def _words(kind: type[Info]) -> Mapping[str, type[Word]]:
+    """The fields of a record that hold words of a closed set: one, several, or by label."""
+    found = {
+        name: [each for each in (hint, *get_args(hint)) if _is_word(each)]
+        for name, hint in get_type_hints(kind).items()
+    }
+    return {name: sets[0] for name, sets in found.items() if sets}
+
+
+_WORDS = {kind: _words(kind) for kind in KINDS.values()}
+
+
+def _in_words(words: type[Word] | None, value: Any) -> Any:
+    """A plain value with its words as members of their set."""
+    if words is None:
+        return value
+    match value:
+        case tuple():
+            return tuple(words(each) for each in value)
+        case dict():
+            return {label: words(each) for label, each in value.items()}
+        case _:
+            return words(value)
+
+
 def plain(value: Any) -> Any:
     """A received value without variants; lists become tuples."""
     match value:
@@ -295,7 +340,11 @@ def plain(value: Any) -> Any:
 def values(kind: type[Info], properties: Mapping[str, Any]) -> dict[str, Any]:
     """Received properties as fields of a record, unknown ones left out."""
     found = {field_name(name): plain(value) for name, value in properties.items()}
-    return {name: value for name, value in found.items() if name in _FIELDS[kind]}
+    return {
+        name: _in_words(_WORDS[kind].get(name), value)
+        for name, value in found.items()
+        if name in _FIELDS[kind]
+    }
 
 
 def tries(left: int) -> int | None:
