@@ -8,31 +8,38 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import logging
+import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from cardsession import __version__
+from cardsession import __version__, cards, declarations
 from cardsession import config as settings
 from cardsession.adapters import journal
 from cardsession.adapters.clock import LoopClock
-from cardsession.adapters.ledger import MemoryLedger
+from cardsession.adapters.ledger import FileLedger
 from cardsession.adapters.pcsc import PcscChannel, PcscWatch
 from cardsession.adapters.systemd import Notifier
+from cardsession.adapters.trail import AuditTrail
+from cardsession.adapters.truststore import TrustStore
 from cardsession.bus.connection import BusError, BusGone, Connection, NameTaken
 from cardsession.bus.service import Service
+from cardsession.bus.values import Constants
 from cardsession.config import Config, ConfigError
 from cardsession.core.facts import Backend
 from cardsession.core.reports import Listing
-from cardsession.desks import Desks
+from cardsession.core.trust_rules import TrustRules
+from cardsession.desks import Desks, Keepers
 
 _PR_SET_DUMPABLE = 4
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78
+STATE_DIRECTORY = "/var/lib/cardsession"
 
 
 def main() -> int:
@@ -68,12 +75,17 @@ async def _serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    session = config.session
+    session, clock = config.session, LoopClock()
+    trouble = _Trouble()
     async with await Connection.open() as connection:
-        limits = (session.idle_seconds, session.max_age_seconds)
-        service = Service(connection, __version__, limits)
-        ledger, clock = MemoryLedger(), LoopClock()
-        desks = Desks(config, clock, service, lambda reader: PcscChannel(reader, ledger))
+        constants = Constants(
+            __version__, session.removal, session.idle_seconds, session.max_age_seconds
+        )
+        service = Service(connection, constants)
+        keepers, close_keepers = _keepers(config, clock, trouble.report)
+        ledger = keepers.ledger
+        desks = Desks(config, clock, service, lambda reader: PcscChannel(reader, ledger), keepers)
+        trouble.tell = desks.trouble
         await service.start(desks, spend_last_try=session.spend_last_try)
         watch = PcscWatch()
         try:
@@ -87,8 +99,52 @@ async def _serve(config: Config) -> None:
             notifier.stopping()
             await watch.close()
             await desks.close()
+            close_keepers()
     if not stop.is_set():
         raise BusGone("the message bus closed the connection")
+
+
+def _keepers(
+    config: Config, clock: LoopClock, report: Callable[[str], None]
+) -> tuple[Keepers, Callable[[], None]]:
+    """What the desks know from elsewhere, and how to close it."""
+    state = state_directory(os.environ)
+    declared = declarations.load(config.card.declarations)
+    for problem in declared.problems:
+        journal.logger("cardsession").error("declaration.refused", text=problem)
+    rules = TrustRules(tuple(config.trust.required_eku), config.trust.admit)
+    ledger = FileLedger(state, clock.usec, report)
+    trail = AuditTrail(state, clock.usec, config.audit.retention_days, report)
+    keepers = Keepers(
+        families=cards.families(declared.declarations),
+        ledger=ledger,
+        judge=TrustStore(config.trust.anchors, config.trust.revocation, rules),
+        trail=trail,
+    )
+
+    def close() -> None:
+        trail.close()
+        ledger.close()
+
+    return keepers, close
+
+
+def state_directory(environment: Mapping[str, str]) -> Path:
+    """Where state is kept: systemd's StateDirectory=, else the place that it would be."""
+    return Path(environment.get("STATE_DIRECTORY", "").split(":")[0] or STATE_DIRECTORY)
+
+
+class _Trouble:
+    """Trouble with what is kept, from whatever thread meets it, told on the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.tell: Callable[[str], None] = lambda _: None
+
+    def report(self, text: str) -> None:
+        """From any thread; after the loop's end nobody is there to be told."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda: self.tell(text))
 
 
 class _Listed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from cardsession.core.session import Event
+from cardsession.core.states import Event
 from cardsession.ports import Clock, Timer
 
 Conversation = Coroutine[Any, Any, tuple[Event, Any]]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import EndReason
 from cardsession.core.secret import Secret
-from cardsession.core.tries import Consent, PinStatus
-from cardsession.ports import Caller, OpenRequest, Permit, Timer, Verdict
+from cardsession.core.tries import PinStatus
+from cardsession.ports import (
+    Caller,
+    OpenRequest,
+    Permit,
+    PinRequest,
+    SignRequest,
+    Timer,
+    Verdict,
+)
 
 T = TypeVar("T")
 
@@ -54,18 +62,24 @@ class OpenAsk(Ask[int]):
 
 
 @dataclass(slots=True)
-class VerifyAsk(Ask[Verdict]):
-    """VerifyPin: one submission, one permit to send it.
+class SubmitAsk(Ask[Verdict]):
+    """VerifyPin, ChangePin, UnblockPin, SignWithPin: one submission, one permit to send it.
 
-    The operation is under way from the moment of the call, so the secret is read as its first
+    The operation is under way from the moment of the call, so the secrets are read as its first
     part: a second click finds it under way whatever the first one's pipe does.
     """
 
-    label: str
-    read: Callable[[], Awaitable[Secret]]
-    consent: Consent
+    request: PinRequest
+    caller: Caller
+    label: str = ""
+    """The PIN's: for a signature, of the one that guards the key."""
     permit: Permit = field(default_factory=lambda: Permit(SEND_SECONDS))
-    secret: Secret | None = field(default=None, repr=False)
+    secrets: list[Secret] = field(default_factory=list, repr=False)
+
+    @property
+    def asked_by(self) -> str:
+        """For the ledger: who submits."""
+        return f"{self.caller.name} uid {self.caller.uid}"
 
     def withdraw(self) -> bool:
         """Never send it, if it was not sent yet; the secret is wiped then."""
@@ -75,9 +89,28 @@ class VerifyAsk(Ask[Verdict]):
         return unsent
 
     def wipe(self) -> None:
-        """Nothing of it is left."""
-        if self.secret is not None:
-            self.secret.wipe()
+        """Nothing of them is left."""
+        for secret in self.secrets:
+            secret.wipe()
+
+
+@dataclass(slots=True)
+class UseAsk(Ask[T]):
+    """Something that needs the session's authority, and no secret. Asks queue up."""
+
+
+@dataclass(slots=True)
+class SignAsk(UseAsk[bytes]):
+    """Sign."""
+
+    request: SignRequest
+
+
+@dataclass(slots=True)
+class TransmitAsk(UseAsk[tuple[bytes, int]]):
+    """Transmit; the APDU as it came."""
+
+    raw: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -93,7 +126,26 @@ class PlainAsk(Ask[None]):
 
 
 @dataclass(slots=True)
+class ContextAsk(PlainAsk):
+    """SetContext."""
+
+    context: Mapping[str, str]
+
+
+@dataclass(slots=True)
 class EndAsk(Ask[None]):
     """Whatever ends a session."""
 
     reason: EndReason
+
+
+class Waiting:
+    """Whoever waits for a seat, beside what it shows."""
+
+    def __init__(self) -> None:
+        self.asking: Ask[Any] | None = None
+        """For the conversation under way that nothing else may overtake."""
+        self.using: list[UseAsk[Any]] = []
+        """For signatures and APDUs that queue up at the card."""
+        self.deferred: list[OpenAsk] = []
+        """For the card."""

@@ -1,42 +1,66 @@
-"""What a desk has said to its card: each coroutine ends as an event with what it brought home."""
+"""What a desk has said to its card: each coroutine ends as an event with what it brought home.
+
+Submissions of a passcode are in `submissions.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from cardsession.asks import VerifyAsk
+from cardsession.asks import SignAsk, TransmitAsk, UseAsk
 from cardsession.cards import recognise
-from cardsession.cards.profile import Pin, Probe, Profile, Recognised
-from cardsession.core import trust, update
-from cardsession.core.errors import Failure, Problem
-from cardsession.core.facts import CardFacts, Certificate
-from cardsession.core.secret import BadFormat
-from cardsession.core.session import Event
-from cardsession.core.tries import Judged, Outcome, PinStatus, Unknown
-from cardsession.ports import Channel, Disposition, Talk
+from cardsession.cards.profile import Probe, Profile, Recognised, Request
+from cardsession.core import policy, trust, update
+from cardsession.core.dialogue import transmit_verbatim
+from cardsession.core.errors import Failure, Malformed, Problem
+from cardsession.core.facts import CardFacts, Certificate, Standing
+from cardsession.core.filter import RawApdu
+from cardsession.core.states import Event
+from cardsession.core.tries import PinStatus
+from cardsession.ports import Channel, Disposition, Past, Talk
+from cardsession.shown import Office
+
+GONE = frozenset({Problem.CARD_REMOVED, Problem.READER_REMOVED})
+"""Failures that are the card's removal."""
+LOST = GONE | {Problem.BACKEND_UNAVAILABLE, Problem.CARD_MUTE}
+"""Failures after which there is no card to go on with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a probe brought home."""
+    """What a probe brought home, and what is remembered of the card."""
 
     recognised: Recognised
     certificates: Mapping[str, Certificate]
+    standing: Standing
+    past: Past
 
-    def shown_on(self, card: CardFacts, usec: int, renewal_days: int) -> CardFacts:
-        """The card's facts as found, at `usec`."""
+    def shown_on(self, card: CardFacts, office: Office) -> CardFacts:
+        """The card's facts as found, now."""
         family, probe = self.recognised
-        return update.identified(
+        if family is None:
+            return update.unread(card, probe.series)
+        usec, past = office.clock.usec(), self.past
+        card = update.identified(
             card,
-            profile=probe.profile,
-            serial=probe.serial,
-            tries=probe.tries,
-            certificates=self.certificates,
-            usec=usec,
-            renewal_days=renewal_days,
-            known=family is not None,
+            probe.profile,
+            probe.serial,
+            self.certificates,
+            series=probe.series,
+            nhs=probe.nhs,
+            temporary=policy.is_temporary(probe.serial, office.config.card.temporary),
         )
+        card = update.counted(card, probe.tries, usec)
+        card = update.remembered(
+            card,
+            in_flight=past.in_flight,
+            tried=past.tried,
+            changed_usec=past.changed_usec,
+            most={pin.label: pin.tries_max for pin in probe.pins.values() if pin.tries_max},
+        )
+        return update.aged(card, self.standing, usec, office.config.card.renewal_days)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +70,26 @@ class Counted:
     tries: Mapping[str, PinStatus] | None
 
 
-async def probe(channel: Channel) -> tuple[Event, Found]:
-    """Who is this? Reads are replayed once after a rival's reset."""
+async def probe(
+    channel: Channel, office: Office, atr: bytes, same: Callable[[Found], bool]
+) -> tuple[Event, Found]:
+    """Who is this, and is it the card that a session waits for? Reads are replayed once after a
+    rival's reset."""
+    talk = Talk(lambda: recognise(office.families, atr))
+
+    def work(recognised: Recognised) -> Found:
+        known = recognised[1]
+        certificates = trust.read_all(known.certificates)
+        standing = office.judge.judge(certificates, office.clock.usec())
+        return Found(recognised, certificates, standing, office.ledger.past(known.identity))
+
     try:
-        return Event.PROBED, await channel.converse_then(Talk(recognise), _found)
+        found = await channel.converse_then(talk, work)
     except Failure as error:
         if error.problem is not Problem.CARD_RESET:
             raise
-        return Event.PROBED, await channel.converse_then(Talk(recognise), _found)
-
-
-def _found(recognised: Recognised) -> Found:
-    return Found(recognised, trust.read_all(recognised[1].certificates))
+        found = await channel.converse_then(talk, work)
+    return (Event.PROBED_SAME if same(found) else Event.PROBED), found
 
 
 async def certificates(
@@ -68,44 +100,19 @@ async def certificates(
     return Event.CERTIFICATES_READ, await channel.converse_then(talk, trust.read_all)
 
 
+async def rejudge(
+    channel: Channel, office: Office, found: Mapping[str, Certificate]
+) -> tuple[Event, Standing]:
+    """What the holder's certificate is worth now."""
+    usec = office.clock.usec()
+    return Event.REJUDGED, await channel.aside(lambda: office.judge.judge(found, usec))
+
+
 async def question(
     channel: Channel, family: Profile, known: Probe, home: Event
 ) -> tuple[Event, Counted]:
     """The counters now, with nobody left verified."""
     return home, Counted(await channel.converse(Talk(lambda: family.question(known))))
-
-
-async def verify(  # noqa: PLR0913 - what one submission needs
-    channel: Channel, family: Profile, known: Probe, pin: Pin, ask: VerifyAsk, *, exclusive: bool
-) -> tuple[Event, Judged | Failure]:
-    """One guarded VERIFY; the card is held from the moment that it is unlocked."""
-    refused = Judged(Outcome.BAD_FORMAT, Unknown(), sent=False)
-    try:
-        secret = ask.secret = await ask.read()
-    except BadFormat:
-        return Event.PIN_REFUSED, refused
-    except Failure as error:
-        return Event.PIN_UNSENT, error
-    except Exception as error:  # the descriptor is the caller's, and so is what is wrong with it
-        if not ask.answered.done():
-            ask.answered.set_exception(error)
-        return Event.PIN_UNSENT, Failure(Problem.SECRET_INVALID, "the secret cannot be read")
-    if ask.permit.withdrawn:
-        ask.wipe()
-        withdrawn = Failure(Problem.IN_USE_ELSEWHERE, "the submission was withdrawn in time")
-        return Event.PIN_UNSENT, withdrawn
-    if len(secret) > pin.stored_length:
-        return Event.PIN_REFUSED, refused
-    talk = Talk(
-        dialogue=lambda: family.verify(known, pin, secret, ask.consent),
-        settled=_after_verify,
-        failed=Disposition.RESET,
-        exclusive=exclusive,
-        permit=ask.permit,
-    )
-    judged = await channel.converse(talk)
-    homes = {Outcome.VERIFIED: Event.PIN_VERIFIED, Outcome.NOW_BLOCKED: Event.PIN_BLOCKED}
-    return homes.get(judged.outcome, Event.PIN_FAILED), judged
 
 
 async def drop(
@@ -120,11 +127,71 @@ async def drop(
     return home, Counted(await channel.converse(talk))
 
 
-def _after_verify(judged: Judged) -> Disposition:
-    match judged.outcome:
-        case Outcome.VERIFIED:
-            return Disposition.HOLD
-        case Outcome.UNCERTAIN:
-            return Disposition.RESET  # the card may have said yes
-        case _:
-            return Disposition.LEAVE
+async def sign(  # noqa: PLR0913, PLR0917 - what one signature needs
+    channel: Channel,
+    family: Profile,
+    known: Probe,
+    ask: SignAsk,
+    certificate: Certificate,
+    fresh: bool,
+) -> tuple[Event, Failure | None]:
+    """One signature, held against its certificate before anybody gets it: another program may
+    have changed what is selected on a shared card."""
+    wanted = ask.request
+    request = Request(wanted.slot, wanted.algorithm, wanted.digest, certificate.key_bits)
+    talk = _held(Talk(lambda: family.sign(known, request, fresh=fresh)))
+
+    def check(signature: bytes) -> bytes:
+        der = certificate.der
+        if not trust.signature_holds(der, wanted.algorithm, wanted.digest, signature):
+            raise Failure(Problem.NOT_SUPPORTED, "the signature does not fit the certificate")
+        return signature
+
+    key = family.key(known, wanted.slot)
+    wants_pin = key is not None and key.pin_always
+    return await _used(ask, lambda: channel.converse_then(talk, check), wants_pin=wants_pin)
+
+
+async def transmit(
+    channel: Channel, ask: TransmitAsk, apdu: RawApdu
+) -> tuple[Event, Failure | None]:
+    """A caller's APDU, and what the card said."""
+    talk = _held(Talk(lambda: transmit_verbatim(apdu)))
+
+    async def converse() -> tuple[bytes, int]:
+        reply = await channel.converse(talk)
+        return reply.data, int(reply.sw)
+
+    return await _used(ask, converse, wants_pin=False)
+
+
+def _held(talk: Talk[Any]) -> Talk[Any]:
+    """A talk during a session that is active: the card is held before and after."""
+    return Talk(talk.dialogue, lambda _: Disposition.HOLD, Disposition.HOLD)
+
+
+async def _used(
+    ask: UseAsk[Any], converse: Callable[[], Any], *, wants_pin: bool
+) -> tuple[Event, Failure | None]:
+    """Answers the ask itself: the seat may have moved on by the time that the card has spoken."""
+    try:
+        ask.answer(await converse())
+    except Malformed:
+        failure, home = Failure(Problem.CARD_RESET, "the card's answer makes no sense"), None
+    except Failure as error:
+        if error.problem in GONE:
+            raise  # the desk tells all who wait, in the contract's order
+        failure, home = error, _SESSION_CHANGED.get(error.problem)
+    else:
+        return Event.USED, None
+    ask.fail(failure)
+    if home is None or (wants_pin and home is Event.AUTHORITY_LOST):
+        home = Event.USE_FAILED
+    return home, failure
+
+
+_SESSION_CHANGED = {
+    Problem.CARD_RESET: Event.CARD_RESET,
+    Problem.NOT_VERIFIED: Event.AUTHORITY_LOST,
+}
+"""Failures of a use that say something of the session."""

@@ -20,7 +20,8 @@ from cardsession.asks import Ask, EndAsk, OpenAsk
 from cardsession.core.errors import TEXTS, Failure, Malformed, Problem
 from cardsession.core.facts import EndReason, ReaderFacts
 from cardsession.core.reports import SlotReport, changes
-from cardsession.core.session import Event, Refuse, State, step
+from cardsession.core.session import step
+from cardsession.core.states import Event, Refuse, State
 from cardsession.effects import Effects
 from cardsession.ports import Channel
 from cardsession.shown import Office, Shown
@@ -36,6 +37,8 @@ TAKEOVER_SECONDS = 5.0
 
 _SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.STUCK, State.GONE})
 """States in which whoever waited for the card can be answered."""
+_EMPTY = frozenset({State.EMPTY, State.LOCKED_AWAY, State.KEPT_AWAY})
+_ELSEWHERE = frozenset({State.ELSEWHERE, State.LOCKED_ELSEWHERE, State.KEPT_ELSEWHERE})
 
 
 class Desk:
@@ -89,7 +92,7 @@ class Desk:
 
     def caller_gone(self, name: str) -> None:
         """A connection left the bus: what was its own ends."""
-        deferred, asking = self._effects.deferred, self._effects.asking
+        deferred, asking = self._effects.waiting.deferred, self._effects.waiting.asking
         for ask in [ask for ask in deferred if ask.caller.name == name]:
             deferred.remove(ask)
             ask.refuse(Problem.NOT_AUTHORIZED, "the caller left")
@@ -106,7 +109,9 @@ class Desk:
 
     def _take(self, event: Event, payload: Any) -> None:
         try:
-            before, (self.state, effects) = self.state, step(self.state, event)
+            before = self.state
+            removal = self._office.config.session.removal
+            self.state, effects = step(before, event, removal)
             held = event is Event.HELD and self.state is not before
             if held or self.state is State.STUCK is not before:
                 self.new_generation()
@@ -185,7 +190,7 @@ class Desk:
             self.post(Event.RECOVERED if self.shown.card else Event.RECOVERED_EMPTY)
         elif generation == self._generation:
             self.post(event, payload)
-        elif self.state is State.ELSEWHERE:
+        elif self.state in _ELSEWHERE:
             self.post(Event.RETRY)  # whoever kept our thread let go of the card
 
     def _failed(self, failed: Event, error: Failure | Malformed) -> tuple[Event, Any]:
@@ -204,6 +209,6 @@ class Desk:
         return failed, error
 
     def _reconcile(self, then: SlotReport | None) -> None:
-        if self.state is State.EMPTY and then and self._report == then and then.present:
+        if self.state in _EMPTY and then and self._report == then and then.present:
             self._doubts += 1
             self.post(Event.CARD_INSERTED, then.atr)

@@ -5,22 +5,46 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from structlog import get_logger
 
-from cardsession.asks import Ask, EndAsk, OpenAsk, PlainAsk, QueryAsk, VerifyAsk
+from cardsession.asks import (
+    Ask,
+    ContextAsk,
+    EndAsk,
+    OpenAsk,
+    PlainAsk,
+    QueryAsk,
+    SignAsk,
+    SubmitAsk,
+    TransmitAsk,
+)
+from cardsession.cards.profile import Profile
 from cardsession.config import Config
+from cardsession.core import context
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
 from cardsession.core.reports import Listing, SlotReport
-from cardsession.core.secret import Secret
-from cardsession.core.session import Event
+from cardsession.core.states import Event
 from cardsession.core.text import clean
-from cardsession.core.tries import Consent, PinStatus
+from cardsession.core.tries import Act, PinStatus
 from cardsession.desk import Desk
-from cardsession.ports import Caller, Channel, Clock, OpenRequest, Publisher, Verdict
+from cardsession.ports import (
+    Caller,
+    Channel,
+    Clock,
+    Judge,
+    Ledger,
+    OpenRequest,
+    PinRequest,
+    Publisher,
+    SignRequest,
+    Trail,
+    Verdict,
+)
 from cardsession.shown import Office
 
 log = get_logger(__name__)
@@ -29,6 +53,16 @@ T = TypeVar("T")
 FAREWELL_SECONDS = 1.0
 REMEMBERED = 256
 """Ended sessions of which the reason is still told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """What the desks know from elsewhere: cards, what was tried, what is trusted, what was done."""
+
+    families: Sequence[Profile]
+    ledger: Ledger
+    judge: Judge
+    trail: Trail
 
 
 class Desks:
@@ -40,6 +74,7 @@ class Desks:
         clock: Clock,
         publisher: Publisher,
         channel: Callable[[str], Channel],
+        keepers: Keepers,
     ) -> None:
         self._config = config
         self._channel = channel
@@ -48,7 +83,16 @@ class Desks:
         self._over: OrderedDict[int, str] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._office = Office(
-            config, clock, publisher, itertools.count(1), itertools.count(1), self._session_over
+            config=config,
+            clock=clock,
+            publisher=publisher,
+            families=keepers.families,
+            ledger=keepers.ledger,
+            judge=keepers.judge,
+            trail=keepers.trail,
+            card_numbers=itertools.count(1),
+            session_numbers=itertools.count(1),
+            session_over=self._session_over,
         )
 
     # from the status wait
@@ -130,21 +174,35 @@ class Desks:
         self._desk_of_card(card).ask_to_open(ask)
         return await ask.answered
 
-    async def verify(
-        self,
-        session: int,
-        caller: Caller,
-        label: str,
-        read: Callable[[], Awaitable[Secret]],
-        consent: Consent,
-    ) -> Verdict:
-        """One submission; the secret is read only if it may be used, and wiped after that."""
+    async def submit(self, session: int, caller: Caller, request: PinRequest) -> Verdict:
+        """One submission; secrets are read only if they may be used, and wiped after that."""
         self._own(session, caller)
-        ask = VerifyAsk(label, read, consent)
+        ask = SubmitAsk(request, caller)
         try:
-            return await self._asked(session, Event.VERIFY_ASKED, ask)
+            return await self._asked(session, _submission(request), ask)
         finally:
             ask.withdraw()  # not after its caller's reply or departure; what was sent wipes itself
+
+    async def sign(self, session: int, caller: Caller, request: SignRequest) -> bytes:
+        """One signature."""
+        self._own(session, caller)
+        return await self._asked(session, Event.USE_ASKED, SignAsk(request))
+
+    async def transmit(self, session: int, caller: Caller, apdu: bytes) -> tuple[bytes, int]:
+        """One APDU of the allow-list."""
+        self._own(session, caller)
+        return await self._asked(session, Event.USE_ASKED, TransmitAsk(apdu))
+
+    async def set_context(self, session: int, caller: Caller, facts: Mapping[str, str]) -> None:
+        """Facts that the owner learnt elsewhere; those of before are replaced."""
+        self._own(session, caller)
+        ask = ContextAsk(context.context(facts))
+        await self._asked(session, Event.CONTEXT_ASKED, ask)
+
+    def trouble(self, text: str) -> None:
+        """Something that all readers share is wrong, or ("") is not any more."""
+        for desk in self._desks.values():
+            desk.shown.set_reader(last_error=text)
 
     async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
         """One PIN's state."""
@@ -199,3 +257,9 @@ class Desks:
             if desk.shown.session and desk.shown.session.number == number:
                 return desk
         raise Failure(Problem.SESSION_ENDED, self._over.get(number, "there is no such session"))
+
+
+def _submission(request: PinRequest) -> Event:
+    if request.signing is not None:
+        return Event.SIGN_PIN_ASKED
+    return Event.VERIFY_ASKED if request.act is Act.VERIFY else Event.CHANGE_ASKED

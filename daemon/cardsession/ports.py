@@ -5,16 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Generic, Protocol, TypeVar
 
 from cardsession.core.dialogue import Dialogue
 from cardsession.core.errors import Failure, Problem
-from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.facts import (
+    Backend,
+    CardFacts,
+    Certificate,
+    EndReason,
+    ReaderFacts,
+    SessionFacts,
+    Standing,
+)
 from cardsession.core.reports import Listing
 from cardsession.core.secret import Secret
-from cardsession.core.tries import Consent, Outcome, PinStatus
+from cardsession.core.signing import Algorithm
+from cardsession.core.tries import Act, Consent, Outcome, PinStatus
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -86,6 +95,8 @@ class Talk(Generic[T]):
     """Seconds to wait for another program's transaction or handle."""
     permit: Permit | None = None
     """For a dialogue that spends a try; its time is the talk's, too."""
+    asked_by: str = ""
+    """Who submits: the caller's bus name and user, for the ledger."""
 
 
 class Channel(Protocol):
@@ -111,6 +122,9 @@ class Channel(Protocol):
         """The same, and work on its result that would hold the loop up: done by the reader's
         thread when the card is let go, before the next conversation."""
 
+    def aside(self, work: Callable[[], R]) -> Awaitable[R]:
+        """Work that would hold the loop up and needs no card: done by the reader's thread."""
+
     def let_go(self) -> None:
         """Forget a held handle, with a reset if there still is a card."""
 
@@ -135,26 +149,59 @@ class ReaderWatch(Protocol):
         """Stop, within a deadline."""
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the ledger remembers of one card."""
+
+    in_flight: bool = False
+    """Whether a try was sent and its outcome never known: no count is shown until re-read."""
+    tried: bool = False
+    """Whether a try was ever sent to it from here."""
+    changed_usec: int = 0
+    """When its passcode was last changed here (microseconds since 1970); 0 unknown."""
+
+
 class Ledger(Protocol):
-    """Attempts in flight, and the lowest count seen of each PIN. Called from worker threads."""
+    """Attempts in flight, and the lowest count seen of each PIN. Called from worker threads.
+
+    Nothing here raises for a full disk or a damaged file: the counter goes on with what is in
+    memory, and the trouble is reported.
+    """
 
     def note(self, identity: str, reference: int, status: PinStatus) -> None:
         """The card told its counter."""
 
-    def begin(self, identity: str, reference: int, owner: str) -> None:
-        """Record, durably, that a try is about to be spent."""
+    def begin(self, identity: str, reference: int, asked_by: str) -> None:
+        """Record, durably, that a try is about to be spent: on the disk when this returns."""
 
     def withdraw(self, identity: str, reference: int) -> None:
         """It was not spent after all."""
 
-    def settle(self, identity: str, reference: int, status: PinStatus) -> None:
-        """Its outcome is known."""
+    def settle(
+        self, identity: str, reference: int, status: PinStatus, changed: int | None = None
+    ) -> None:
+        """Its outcome is known; `changed`: the reference of a PIN that has a new passcode."""
 
-    def in_flight(self, identity: str) -> bool:
-        """Whether a try of this card was never settled."""
+    def past(self, identity: str) -> Past:
+        """What is remembered of a card."""
 
     def lowest(self, identity: str, reference: int) -> int | None:
         """The lowest count seen since a success; None if none was."""
+
+
+class Trail(Protocol):
+    """The audit trail: who did what with which card, append-only. Never blocks, never raises."""
+
+    def record(self, event: str, **fields: str | int) -> None:
+        """One entry; its time is now. Never a secret, never data of an APDU."""
+
+
+class Judge(Protocol):
+    """Who says what a certificate is worth. Called from worker threads."""
+
+    def judge(self, certificates: Mapping[str, Certificate], usec: int) -> Standing:
+        """The holder's certificate (slot `authentication`) by the site's anchors and lists, now;
+        the card's other certificates may be part of its chain."""
 
 
 class Timer(Protocol):
@@ -224,6 +271,36 @@ class Verdict:
 
     outcome: Outcome
     left: int | None
+    signature: bytes = field(default=b"", repr=False)
+    """`SignWithPin` only, and only if verified."""
+
+
+Read = Callable[[], Awaitable[Secret]]
+"""Reads one passcode from where the caller put it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignRequest:
+    """A signature that is wanted: whose key (a slot), how, of what."""
+
+    slot: str
+    algorithm: Algorithm
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PinRequest:
+    """One submission: what for, of which PIN, and what the caller agreed to.
+
+    `reads`: the PIN; the old and the new one; the PUK and the new one. `signing`: the signature
+    that a VERIFY is to open; the PIN is then the one that guards the key (`label` is "").
+    """
+
+    act: Act
+    label: str
+    reads: tuple[Read, ...]
+    consent: Consent
+    signing: SignRequest | None = None
 
 
 class Requests(Protocol):
@@ -241,15 +318,17 @@ class Requests(Protocol):
     async def open_session(self, card: int, caller: Caller, request: OpenRequest) -> int:
         """A new session's number."""
 
-    async def verify(
-        self,
-        session: int,
-        caller: Caller,
-        label: str,
-        read: Callable[[], Awaitable[Secret]],
-        consent: Consent,
-    ) -> Verdict:
-        """One submission; the secret is read only if it may be used, and wiped after that."""
+    async def submit(self, session: int, caller: Caller, request: PinRequest) -> Verdict:
+        """One submission; secrets are read only if they may be used, and wiped after that."""
+
+    async def sign(self, session: int, caller: Caller, request: SignRequest) -> bytes:
+        """One signature, of a key that the session's authority opens."""
+
+    async def transmit(self, session: int, caller: Caller, apdu: bytes) -> tuple[bytes, int]:
+        """One APDU of the allow-list: data and status word."""
+
+    async def set_context(self, session: int, caller: Caller, facts: Mapping[str, str]) -> None:
+        """Facts that the owner learnt elsewhere; those of before are replaced."""
 
     async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
         """One PIN's state, asked of the card where that is free."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cardsession.asks import OpenAsk
+from cardsession.cards.profile import Profile
 from cardsession.config import Config
+from cardsession.core import remedies
 from cardsession.core.facts import (
     CardFacts,
     EndReason,
@@ -16,8 +18,9 @@ from cardsession.core.facts import (
     SessionFacts,
     SessionState,
 )
-from cardsession.core.session import State
-from cardsession.ports import Clock, Publisher
+from cardsession.core.passcode import pin_change_due
+from cardsession.core.states import State
+from cardsession.ports import Clock, Judge, Ledger, Publisher, Trail
 
 READER_STATES = {
     State.EMPTY: ReaderState.EMPTY,
@@ -25,6 +28,14 @@ READER_STATES = {
     State.ELSEWHERE: ReaderState.IN_USE_ELSEWHERE,
     State.MUTE: ReaderState.MUTE,
     State.STUCK: ReaderState.STUCK,
+    State.LOCKED_AWAY: ReaderState.EMPTY,
+    State.LOCKED_PROBING: ReaderState.PROBING,
+    State.LOCKED_ELSEWHERE: ReaderState.IN_USE_ELSEWHERE,
+    State.LOCKED_MUTE: ReaderState.MUTE,
+    State.KEPT_AWAY: ReaderState.EMPTY,
+    State.KEPT_PROBING: ReaderState.PROBING,
+    State.KEPT_ELSEWHERE: ReaderState.IN_USE_ELSEWHERE,
+    State.KEPT_MUTE: ReaderState.MUTE,
 }
 """A seat's state as its reader's; every other state is `ready`."""
 SESSION_STATES = {
@@ -37,6 +48,16 @@ SESSION_STATES = {
     State.LOCKING: SessionState.LOCKED,
     State.LOCKED: SessionState.LOCKED,
     State.QUERYING_LOCKED: SessionState.LOCKED,
+    State.LOCKED_AWAY: SessionState.LOCKED,
+    State.LOCKED_PROBING: SessionState.LOCKED,
+    State.LOCKED_ELSEWHERE: SessionState.LOCKED,
+    State.LOCKED_MUTE: SessionState.LOCKED,
+    State.KEPT_AWAY: SessionState.ACTIVE,
+    State.KEPT_PROBING: SessionState.ACTIVE,
+    State.KEPT_ELSEWHERE: SessionState.ACTIVE,
+    State.KEPT_MUTE: SessionState.ACTIVE,
+    State.KEPT: SessionState.ACTIVE,
+    State.KEPT_VERIFYING: SessionState.VERIFYING,
 }
 """A seat's state as its session's; in every other one there is none, or it is over."""
 
@@ -48,9 +69,31 @@ class Office:
     config: Config
     clock: Clock
     publisher: Publisher
+    families: Sequence[Profile]
+    ledger: Ledger
+    judge: Judge
+    trail: Trail
     card_numbers: Iterator[int]
     session_numbers: Iterator[int]
     session_over: Callable[[SessionFacts], None]
+
+    def advised(self, card: CardFacts) -> CardFacts:
+        """The card with what helps with it, and what is due, by the site's rules."""
+        config = self.config
+        situation = remedies.situation_of(
+            card,
+            retired_series=config.card.retired_series,
+            unblock_profiles=config.pin.unblock,
+        )
+        found = remedies.remedies(situation)
+        pins, days = card.pins, config.pin.change_days
+        due = pin_change_due(pins.changed_usec, self.clock.usec(), days)
+        return replace(
+            card,
+            remedies=found,
+            remedy_text=remedies.remedy_text(found, situation, config.contacts),
+            pins=replace(pins, change_due=due),
+        )
 
 
 class Shown:
@@ -60,6 +103,8 @@ class Shown:
         self.reader = reader
         self.card: CardFacts | None = None
         self.session: SessionFacts | None = None
+        self.exchanges_before = 0
+        """Of the channel, when the session was opened."""
         self._office = office
         office.publisher.show(reader)
 
@@ -81,7 +126,7 @@ class Shown:
         """Change facts of the card, if there is one."""
         if self.card is None:
             return
-        now = change(self.card)
+        now = self._office.advised(change(self.card))
         if now != self.card:
             self.card = now
             self._office.publisher.show(now)
@@ -130,10 +175,64 @@ class Shown:
         self.set_card(lambda card: replace(card, session=session.number))
         return session
 
+    def unverify(self) -> None:
+        """Nobody is verified any more."""
+        self.set_session(
+            holder_id="", verified_usec=0, possession_proved=False, holder_verified=False
+        )
+
+    def expires_by(self, usec: int, *, anew: bool) -> None:
+        """A limit of the session's life; `anew` replaces those of before, but its total age."""
+        if self.session is not None:
+            oldest = self._office.config.session.max_age_seconds * 1_000_000
+            oldest += self.session.opened_usec
+            limit = oldest if anew else self.session.expires_usec
+            self.set_session(expires_usec=min(usec, limit))
+
+    def count_exchanges(self, exchanges: int) -> None:
+        """Show how many APDUs the session took, of so many of the channel."""
+        self.set_session(exchange_count=exchanges - self.exchanges_before)
+
+    def record(self, event: str, **fields: str | int) -> None:
+        """Into the audit trail, with reader, card, holder and whose session it is."""
+        about: dict[str, str | int] = {"reader": self.reader.id}
+        if self.card is not None:
+            about |= {"card": self.card.number, "atr": self.card.atr.hex().upper()}
+            about |= {"serial": self.card.serial, "series": self.card.series}
+            about["holder"] = self.card.holder.common_name if self.card.holder else ""
+        if self.session is not None:
+            about |= {"session": self.session.number, "owner": self.session.owner}
+            about |= {"uid": self.session.owner_uid, "used_by": self.session.used_by}
+        self._office.trail.record(event, **about, **fields)
+
+    def set_aside(self, *, locked: bool) -> None:
+        """The session has no card now: whatever the card vouched for is over, and a locked
+        session names no holder."""
+        self.set_session(
+            card=None,
+            verified_usec=0,
+            possession_proved=False,
+            holder_verified=False,
+            **({"holder_id": ""} if locked else {}),
+        )
+
+    def rejoin(self) -> None:
+        """The session has its card back, which is a new object."""
+        assert self.card is not None  # noqa: S101 - it was just read
+        self.set_session(card=self.card.number)
+        number = self.session.number if self.session else None
+        self.set_card(lambda card: replace(card, session=number))
+
     def close_session(self, reason: EndReason) -> None:
         """It is over, for the reason that came first; it is still an object."""
         if self.session is not None and not self.session.end_reason:
-            self.set_session(state=SessionState.ENDED, end_reason=reason, holder_id="")
+            self.set_session(
+                state=SessionState.ENDED,
+                end_reason=reason,
+                holder_id="",
+                possession_proved=False,
+                holder_verified=False,
+            )
 
     def end_session(self) -> None:
         """Tell, then take it away."""

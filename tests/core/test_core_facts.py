@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cardsession.core import policy, trust
-from cardsession.core.facts import Certificate, Trust
 from cardsession.core.reports import SlotReport, changes
-from cardsession.core.session import Event
+from cardsession.core.states import Event
 from cardsession.virtual.options import Slot
 from fakes.counter import make_card
 
@@ -84,15 +83,6 @@ def test_renewal_is_due_inside_the_window_and_not_after_the_end() -> None:
     due = {days: policy.renewal_due(now + days * DAY, now, 90) for days in (-1, 0, 1, 90, 91)}
     assert due == {-1: False, 0: False, 1: True, 90: True, 91: False}
     assert not policy.renewal_due(0, now, 90)
-
-
-def test_trust_before_any_chain_is_built() -> None:
-    valid = Certificate("authentication", b"", not_before=100, not_after=200)
-    assert policy.unchecked_trust(None, 150)[0] is Trust.NO_CERTIFICATE
-    assert policy.unchecked_trust(Certificate("authentication", b"?"), 150)[0] is Trust.NOT_CHECKED
-    assert policy.unchecked_trust(valid, 99)[0] is Trust.NOT_YET_VALID
-    assert policy.unchecked_trust(valid, 150)[0] is Trust.NOT_CHECKED
-    assert policy.unchecked_trust(valid, 201)[0] is Trust.EXPIRED
 
 
 EMPTY = SlotReport("r", counter=4)

@@ -9,7 +9,7 @@ import pytest
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import SessionState
 from cardsession.core.secret import BadFormat, Secret
-from cardsession.core.session import State
+from cardsession.core.states import State
 from cardsession.core.tries import Known, Outcome
 from cardsession.ports import OpenRequest, Verdict
 from cardsession.virtual.pins import PIN
@@ -84,7 +84,8 @@ async def test_a_secret_that_is_none_changes_nothing(*, active: bool) -> None:
     assert counter.state is before
     assert await counter.submit(session, empty) == Verdict(Outcome.BAD_FORMAT, None)
     assert await counter.submit(session, read(CANARY + "1")) == Verdict(Outcome.BAD_FORMAT, None)
-    assert await outcome(counter.submit(session, read(), label="puk")) == "NoSuchPin"
+    assert await outcome(counter.submit(session, read(), label="third")) == "NoSuchPin"
+    assert await outcome(counter.submit(session, read(), label="puk")) == "NotSupported"
     assert counter.state is before
     assert counter.channel.exchanges == exchanges, "not a word was said to the card"
     assert counter.channel.holding == active
@@ -126,7 +127,7 @@ async def test_an_owner_who_leaves_takes_his_session_along() -> None:
     assert counter.state is State.READY
     assert not card.pins.satisfied, "the authority went with the session"
     assert not counter.channel.holding
-    assert counter.publisher.card.pins.status == {"user": Known(3)}
+    assert counter.publisher.card.pins.status["user"] == Known(3)
 
 
 async def test_an_owner_who_leaves_before_his_secret_is_sent_spends_nothing() -> None:
@@ -185,7 +186,7 @@ async def test_an_owner_who_leaves_while_the_card_judges_is_judged_and_released(
     assert len(counter.channel.pump.verifies) == 1
     assert counter.publisher.reasons() == ["owner-vanished"]
     left = 3 if text == CANARY else 2
-    assert counter.publisher.card.pins.status == {"user": Known(left)}
+    assert counter.publisher.card.pins.status["user"] == Known(left)
     assert card.pins.reference(PIN).left == left
     assert not card.pins.satisfied
     assert counter.state is State.READY
@@ -249,17 +250,17 @@ async def test_a_card_left_verified_by_somebody_else_is_not_when_the_session_exi
     assert card.pins.satisfied
     await counter.open()
     assert not card.pins.satisfied
-    assert counter.publisher.card.pins.status == {"user": Known(3)}
+    assert counter.publisher.card.pins.status["user"] == Known(3)
 
 
 async def test_the_count_is_read_anew_when_a_session_opens() -> None:
     counter = Counter()
     card = await counter.ready()
     card.pins.reference(PIN).left = 2  # a rival's wrong try, which wakes nobody
-    assert counter.publisher.card.pins.status == {"user": Known(3)}
+    assert counter.publisher.card.pins.status["user"] == Known(3)
     counter.clock.advance(5)
     await counter.open()
-    assert counter.publisher.card.pins.status == {"user": Known(2)}
+    assert counter.publisher.card.pins.status["user"] == Known(2)
     assert counter.publisher.card.pins.read_usec == counter.clock.usec()
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import CardState, ReaderState, SessionState
-from cardsession.core.session import State
+from cardsession.core.states import State
 from cardsession.core.tries import Known, Outcome, PinStatus, Source, left
 from cardsession.ports import Verdict
 from cardsession.shown import READER_STATES, SESSION_STATES

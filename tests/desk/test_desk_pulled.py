@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cardsession.core.facts import CardState
-from cardsession.core.session import State
+from cardsession.core.states import State
 from cardsession.core.tries import Known
 from cardsession.virtual.options import Slot
 from fakes.channel import removed
@@ -151,7 +151,7 @@ async def test_late_answers_of_an_old_card_never_touch_the_new_one() -> None:
     await settle()
     assert counter.publisher.card.holder is not None
     assert counter.publisher.card.holder.common_name == "222222222222"
-    assert counter.publisher.card.pins.status == {"user": Known(1)}
+    assert counter.publisher.card.pins.status["user"] == Known(1)
 
 
 async def test_a_verify_for_the_old_card_is_not_sent_to_the_new_one() -> None:
@@ -169,7 +169,7 @@ async def test_a_verify_for_the_old_card_is_not_sent_to_the_new_one() -> None:
     await settle()
     assert counter.channel.pump.verifies == []
     assert counter.state is State.READY
-    assert counter.publisher.card.pins.status == {"user": Known(3)}
+    assert counter.publisher.card.pins.status["user"] == Known(3)
 
 
 async def test_a_swap_that_only_the_card_tells_is_found_before_the_passcode_goes() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cardsession.config import Config, ReadersConfig
 from cardsession.core.errors import Failure, Problem
 from cardsession.core.facts import Backend, EndReason, ReaderState, SessionState
-from cardsession.core.session import State
+from cardsession.core.states import State
 from cardsession.core.tries import Known, Outcome, Source
 from cardsession.ports import OpenRequest, Verdict
 from fakes.channel import is_verify_with_data
@@ -190,7 +190,7 @@ async def test_a_reader_that_hangs_in_a_submission_ends_the_session_and_shows_no
     assert counter.state is State.READY, "it answered after all"
     assert not card.pins.satisfied, "and left nobody verified"
     assert not counter.channel.holding
-    assert counter.publisher.card.pins.status == {"user": Known(3)}
+    assert counter.publisher.card.pins.status["user"] == Known(3)
 
 
 async def test_a_card_that_goes_while_the_reader_hangs() -> None:

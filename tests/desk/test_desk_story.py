@@ -7,7 +7,7 @@ import pytest
 from cardsession.config import Config, Hold, SessionConfig
 from cardsession.core.errors import Failure
 from cardsession.core.facts import Backend, CardState, ReaderState, SessionState, Trust
-from cardsession.core.session import State
+from cardsession.core.states import State
 from cardsession.core.tries import Blocked, Known, Outcome, Source, Unknown, Verified
 from cardsession.ports import Verdict
 from cardsession.virtual.book import Kind
@@ -43,7 +43,7 @@ async def test_the_whole_story() -> None:
     assert set(shown.card.certificates) == {
         "authentication", "signature", "encryption", "card-authentication",
     }  # fmt: skip
-    assert shown.card.pins.status == {"user": Known(3)}
+    assert shown.card.pins.status["user"] == Known(3)
     assert shown.card.pins.source is Source.CARD
     assert len(shown.told("card-ready")) == 1
     assert shown.reader.state is ReaderState.READY
@@ -54,7 +54,7 @@ async def test_the_whole_story() -> None:
     assert shown.card.session == session
 
     assert await counter.verify(session, WRONG) == Verdict(Outcome.INCORRECT, 2)
-    assert shown.card.pins.status == {"user": Known(2)}
+    assert shown.card.pins.status["user"] == Known(2)
     assert shown.card.pins.source is Source.LAST_VERIFY
     assert shown.session.state is SessionState.UNVERIFIED
     assert not counter.channel.holding
@@ -62,7 +62,7 @@ async def test_the_whole_story() -> None:
     assert await counter.verify(session) == Verdict(Outcome.VERIFIED, None)
     assert shown.session.state is SessionState.ACTIVE
     assert shown.session.holder_id == "555012345678"
-    assert shown.card.pins.status == {"user": Verified()}
+    assert shown.card.pins.status["user"] == Verified()
     assert counter.channel.holding, "nobody else may use a card that we unlocked"
     assert counter.channel.exclusive[-1], "held alone, as configured"
 
@@ -78,7 +78,7 @@ async def test_the_whole_story() -> None:
     counter.insert(card)
     await settle()
     assert shown.card.number == 2, "the same card again is another object"
-    assert shown.card.pins.status == {"user": Known(3)}
+    assert shown.card.pins.status["user"] == Known(3)
     assert shown.reader.insert_count == 2
 
 
@@ -110,8 +110,7 @@ async def test_the_count_is_published_before_the_reply(text: str) -> None:
     reply = next(at for at, line in enumerate(lines) if line.what == "reply")
     told = [line.facts for line in lines[:reply] if line.what == "show"]
     cards = [each for each in told if hasattr(each, "pins")]
-    left = {"user": Known(2) if text == WRONG else Verified()}
-    assert cards[-1].pins.status == left
+    assert cards[-1].pins.status["user"] == (Known(2) if text == WRONG else Verified())
     assert verdict.left == (2 if text == WRONG else None)
     assert not [line for line in lines[reply:] if line.what == "show" and line.facts in cards]
 
@@ -119,7 +118,7 @@ async def test_the_count_is_published_before_the_reply(text: str) -> None:
 async def test_a_blocked_pin_ends_the_session_after_the_reply_s_count() -> None:
     counter = Counter()
     card = await counter.ready(make_card(tries=1))
-    assert counter.publisher.card.pins.status == {"user": Known(1)}
+    assert counter.publisher.card.pins.status["user"] == Known(1)
     session = await counter.open()
     assert await counter.verify(session, WRONG) == Verdict(Outcome.REFUSED_LAST_TRY, 1)
     assert card.book.wrong() == 0
@@ -127,7 +126,7 @@ async def test_a_blocked_pin_ends_the_session_after_the_reply_s_count() -> None:
     assert verdict == Verdict(Outcome.NOW_BLOCKED, 0)
     await settle()
     assert counter.publisher.reasons() == ["pin-blocked"]
-    assert counter.publisher.card.pins.status == {"user": Blocked()}
+    assert counter.publisher.card.pins.status["user"] == Blocked()
     session = await counter.open()
     assert await counter.verify(session, spend_last_try=True) == Verdict(Outcome.WAS_BLOCKED, 0)
     assert card.book.wrong() == 1
@@ -136,7 +135,7 @@ async def test_a_blocked_pin_ends_the_session_after_the_reply_s_count() -> None:
 async def test_an_unknown_count_is_shown_as_none() -> None:
     counter = Counter()
     counter.channel.pump.before = lambda _, apdu: (
-        b"\x69\x82" if apdu[1:3] == b"\x20\x00" and len(apdu) == 4 else None
+        b"\x6a\x80" if apdu[1:3] == b"\x20\x00" and len(apdu) == 4 else None
     )
     card = await counter.ready()
     assert isinstance(counter.publisher.card.pins.status["user"], Unknown)
@@ -173,7 +172,7 @@ async def test_a_blank_card() -> None:
     counter = Counter()
     await counter.ready(make_card(slots=()))
     assert counter.publisher.card.state is CardState.BLANK
-    assert counter.publisher.card.trust is Trust.NO_CERTIFICATE
+    assert counter.publisher.card.standing.trust is Trust.NO_CERTIFICATE
 
 
 async def test_a_card_whose_certificate_would_break_a_parser_is_ready_all_the_same() -> None:
@@ -212,9 +211,9 @@ async def test_a_query_asks_the_card_and_leaves_the_session() -> None:
     session = await counter.open()
     card.pins.reference(PIN).left = 1
     assert await counter.desks.query(session, DISPENSER, "user") == Known(1)
-    assert counter.publisher.card.pins.status == {"user": Known(1)}
+    assert counter.publisher.card.pins.status["user"] == Known(1)
     assert counter.state is State.UNVERIFIED
-    assert await outcome(counter.desks.query(session, DISPENSER, "puk")) == "NoSuchPin"
+    assert await outcome(counter.desks.query(session, DISPENSER, "third")) == "NoSuchPin"
 
 
 async def test_a_query_while_active_asks_nothing() -> None:
@@ -223,7 +222,7 @@ async def test_a_query_while_active_asks_nothing() -> None:
     exchanges = counter.channel.exchanges
     assert await counter.desks.query(session, DISPENSER, "user") == Verified()
     assert counter.channel.exchanges == exchanges
-    assert await outcome(counter.desks.query(session, DISPENSER, "puk")) == "NoSuchPin"
+    assert await outcome(counter.desks.query(session, DISPENSER, "third")) == "NoSuchPin"
 
 
 async def test_lock_and_unlock() -> None:
@@ -234,7 +233,7 @@ async def test_lock_and_unlock() -> None:
     assert (counter.publisher.session.holder_id, counter.publisher.session.verified_usec) == ("", 0)
     assert not card.pins.satisfied
     assert not counter.channel.holding
-    assert counter.publisher.card.pins.status == {"user": Known(3)}
+    assert counter.publisher.card.pins.status["user"] == Known(3)
     await counter.desks.lock(session, DISPENSER)
     assert await outcome(counter.desks.keep_alive(session, DISPENSER)) == "NotVerified"
     assert await counter.verify(session, WRONG) == Verdict(Outcome.INCORRECT, 2)
@@ -293,7 +292,7 @@ async def test_a_site_may_accept_unknown_counts_for_a_profile(
     counter = Counter(Config(session=SessionConfig(accept_unknown=frozenset(profiles))))
 
     def silent(_: int, apdu: bytes) -> bytes | None:
-        return bytes.fromhex("6982") if apdu == bytes.fromhex("00200080") else None
+        return bytes.fromhex("6A80") if apdu == bytes.fromhex("00200080") else None
 
     counter.channel.pump.before = silent
     await counter.ready()

@@ -11,8 +11,18 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from cardsession.adapters.ledger import MemoryLedger
-from cardsession.core.apdu import Command, exchange
-from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Noted, Reset, Settle, Step, run
+from cardsession.core.apdu import Command, exchange, split
+from cardsession.core.dialogue import (
+    Answer,
+    Attempt,
+    LowestSeen,
+    Noted,
+    Reset,
+    Settle,
+    Step,
+    Verbatim,
+    run,
+)
 from cardsession.core.errors import Failure, Problem
 from cardsession.ports import Disposition, Ledger, Permit, Talk
 
@@ -74,8 +84,10 @@ class Pump:
                 self.ledger.begin(identity, reference, "a test")
             case Noted(identity, reference, status):
                 self.ledger.note(identity, reference, status)
-            case Settle(identity, reference, status):
-                self.ledger.settle(identity, reference, status)
+            case Settle(identity, reference, status, changed):
+                self.ledger.settle(identity, reference, status, changed)
+            case Verbatim(apdu):
+                return split(self._transmit(bytearray(apdu.wire())))
             case LowestSeen(identity, reference):
                 return self.ledger.lowest(identity, reference)
             case Reset():
@@ -138,6 +150,10 @@ class FakeChannel:
     def converse_then(self, talk: Talk[T], work: Callable[[T], R]) -> asyncio.Future[R]:
         """Queue a talk, and work on its result."""
         return self._submit(lambda: work(self._hold(talk)))
+
+    def aside(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        """Queue work that needs no card."""
+        return self._submit(work)
 
     def let_go(self) -> None:
         """Queue the end of the handle."""

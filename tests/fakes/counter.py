@@ -8,21 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from cardsession.adapters.ledger import MemoryLedger
+from cardsession.cards.piv import Piv
 from cardsession.config import Config
 from cardsession.core.errors import Failure
 from cardsession.core.facts import Backend, ReaderState
 from cardsession.core.reports import Listing, SlotReport
 from cardsession.core.secret import Secret
-from cardsession.core.session import State
-from cardsession.core.tries import Consent
+from cardsession.core.states import State
+from cardsession.core.tries import Act, Consent
 from cardsession.desk import Desk
-from cardsession.desks import Desks
-from cardsession.ports import Caller, OpenRequest, Verdict
+from cardsession.desks import Desks, Keepers
+from cardsession.ports import Caller, OpenRequest, PinRequest, Verdict
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.identity import Authority
 from cardsession.virtual.options import CardOptions, Secrets, Slot
 from fakes.channel import Chip, FakeChannel
 from fakes.clock import FakeClock
+from fakes.keepers import FakeJudge, FakeTrail
 from fakes.publisher import FakePublisher
 
 CANARY = "73194682"
@@ -83,7 +85,12 @@ class Counter:
         self.ledger = MemoryLedger()
         self.channels: dict[str, FakeChannel] = {}
         self._slots: dict[str, SlotReport] = {name: SlotReport(name) for name in readers}
-        self.desks = Desks(config or Config(), self.clock, self.publisher, self._new_channel)
+        self.judge = FakeJudge()
+        self.trail = FakeTrail()
+        keepers = Keepers((Piv(),), self.ledger, self.judge, self.trail)
+        self.desks = Desks(
+            config or Config(), self.clock, self.publisher, self._new_channel, keepers
+        )
         self.list()
 
     def _new_channel(self, name: str) -> FakeChannel:
@@ -168,15 +175,28 @@ class Counter:
         label: str = "user",
         **consent: bool,
     ) -> Verdict:
-        """The same with a descriptor of its own kind; when it was answered is noted."""
-        asked = self.desks.verify(session, caller, label, reading, Consent(**consent))
+        """The same with a descriptor of its own kind."""
+        request = PinRequest(Act.VERIFY, label, (reading,), Consent(**consent))
+        return await self.request(session, request, caller)
+
+    async def request(
+        self, session: int, request: PinRequest, caller: Caller = DISPENSER
+    ) -> Verdict:
+        """Any submission; when it was answered is noted."""
         try:
-            verdict = await asked
+            verdict = await self.desks.submit(session, caller, request)
         except Failure as failure:
             self.publisher.replied(str(failure.problem))
             raise
         self.publisher.replied(verdict)
         return verdict
+
+    async def replace_pin(
+        self, session: int, act: Act, first: str, new: str, label: str = "user", **consent: bool
+    ) -> Verdict:
+        """ChangePin or UnblockPin of the session's owner."""
+        reads = (read(first), read(new))
+        return await self.request(session, PinRequest(act, label, reads, Consent(**consent)))
 
     async def active(self, chip: Chip | None = None) -> tuple[VirtualCard | Any, int]:
         """A card in, a session, a right passcode."""

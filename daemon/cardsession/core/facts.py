@@ -56,6 +56,14 @@ class Trust(StrEnum):
     NOT_CHECKED = "not-checked"
 
 
+class Revocation(StrEnum):
+    """`Card.Revocation`: what the site's revocation lists say of the holder's certificate."""
+
+    GOOD = "good"
+    REVOKED = "revoked"
+    NOT_CHECKED = "not-checked"
+
+
 class Backend(StrEnum):
     """`Manager.Backend`: the card service as we find it."""
 
@@ -64,6 +72,19 @@ class Backend(StrEnum):
     PCSCD_DOWN = "pcscd-down"
     DENIED = "denied"
     PROTOCOL_MISMATCH = "protocol-mismatch"
+
+
+class Remedy(StrEnum):
+    """`Card.Remedies`: what helps, by the field's names."""
+
+    RENEW = "renew"
+    SELF_UNLOCK = "self-unlock"
+    LSA_OR_SPONSOR = "lsa-or-sponsor"
+    RA_IN_PERSON = "ra-in-person"
+    REPLACE_CARD = "replace-card"
+    ACTIVATE_TEMPORARY_CARD = "activate-temporary-card"
+    UNBLOCK = "unblock"
+    CONTACT_ISSUER = "contact-issuer"
 
 
 class EndReason(StrEnum):
@@ -100,6 +121,20 @@ class Certificate:
     not_before: int = 0
     """Unix seconds; 0 unknown."""
     not_after: int = 0
+    organisation: str = ""
+    """The subject's O: "nhs" puts the card under the NHS's rules."""
+    key_type: str = ""
+    """`rsa` or `ec`; "" for anything else."""
+    key_bits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What was judged of the holder's certificate: `Trust`, `TrustDetail`, `Revocation`."""
+
+    trust: Trust = Trust.NOT_CHECKED
+    detail: str = ""
+    revocation: Revocation = Revocation.NOT_CHECKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +144,13 @@ class PinFacts:
     status: Mapping[str, PinStatus] = field(default_factory=dict)
     source: Source = Source.NONE
     read_usec: int = 0
+    most: Mapping[str, int] = field(default_factory=dict)
+    """`PinTriesMax`: the most tries a PIN can have, where the card told."""
+    changed_usec: int = 0
+    """When the passcode was last changed here; 0 unknown."""
+    change_due: bool = False
+    issued_locked: bool = False
+    """Blocked although nobody tried it here: it may have been issued so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +187,14 @@ class CardFacts:
     state: CardState = CardState.PROBING
     temporary: bool = False
     certificates: Mapping[str, Certificate] = field(default_factory=dict)
-    trust: Trust = Trust.NOT_CHECKED
-    trust_detail: str = ""
+    standing: Standing = Standing()
     days_left: int = 0
     renewal_due: bool = False
     pins: PinFacts = PinFacts()
+    nhs: bool = False
+    """Whether the NHS's rules apply: the holder's organisation, or the site, says so."""
+    remedies: tuple[Remedy, ...] = ()
+    remedy_text: str = ""
     session: int | None = None
 
     @property
@@ -163,7 +208,8 @@ class SessionFacts:
     """One session: a caller, a card, and what was proved so far."""
 
     number: int
-    card: int
+    card: int | None
+    """None while a locked or kept session has no card in its reader."""
     reader_id: str
     owner: str
     owner_uid: int
@@ -175,5 +221,10 @@ class SessionFacts:
     holder_id: str = ""
     end_reason: str = ""
     verified_usec: int = 0
+    possession_proved: bool = False
+    """The card's authentication key signed our nonce."""
+    holder_verified: bool = False
+    """That, and its certificate is trusted."""
+    context: Mapping[str, str] = field(default_factory=dict)
     last_activity_monotonic_usec: int = 0
     exchange_count: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .facts import Backend
-from .session import Event
+from .states import Event
 
 
 @dataclass(frozen=True, slots=True)

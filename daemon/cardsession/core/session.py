@@ -8,173 +8,62 @@ total: a pair is in `TABLE`, or in `IGNORED` with its reason, or it is our bug.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from .errors import Problem, Unexpected
+from .policy import Removal
+from .states import Effect, Effects, Event, Refuse, State
 
-
-class State(Enum):
-    """Where a seat is. The session's published state follows from it (`desk.py`)."""
-
-    EMPTY = auto()
-    PROBING = auto()
-    ELSEWHERE = auto()
-    """Another program holds the card; it is not known yet."""
-    MUTE = auto()
-    READY = auto()
-    """The card is known (a blank or an unknown one too); nobody has a session."""
-    OPENING = auto()
-    """A session was asked for: the counter is being read, leftovers are de-authenticated."""
-    UNVERIFIED = auto()
-    VERIFYING = auto()
-    QUERYING = auto()
-    ACTIVE = auto()
-    REVERIFYING = auto()
-    """A submission while active."""
-    LOCKING = auto()
-    LOCKED = auto()
-    UNLOCKING = auto()
-    """A submission while locked."""
-    QUERYING_LOCKED = auto()
-    CLOSING = auto()
-    """The session is over, a PIN operation under way must still come home."""
-    RELEASING = auto()
-    """The session is over, the card's authority is being dropped."""
-    STUCK = auto()
-    """The reader has not answered for too long."""
-    GONE = auto()
-    """The reader is gone; nothing follows."""
-
-
-class Event(Enum):
-    """What happens to a seat. Payloads (an ATR, a judgement, a reply to give) travel beside."""
-
-    # the status wait
-    CARD_INSERTED = auto()
-    CARD_REMOVED = auto()
-    CARD_MUTE = auto()
-    READER_LOST = auto()
-    """The reader, or the whole card service, went away."""
-    # the card's conversation came home
-    PROBED = auto()
-    PROBE_FAILED = auto()
-    PROBE_BUSY = auto()
-    """The card could not be had: another program holds it."""
-    PROBE_MUTE = auto()
-    CERTIFICATES_READ = auto()
-    OPENED = auto()
-    OPEN_FAILED = auto()
-    PIN_VERIFIED = auto()
-    PIN_REFUSED = auto()
-    """Judged without dropping an authority: nothing was sent."""
-    PIN_FAILED = auto()
-    """Judged, and whatever authority there was is gone."""
-    PIN_BLOCKED = auto()
-    PIN_UNSENT = auto()
-    """No judgement, for there was nothing to send: not a word was said to the card."""
-    PIN_LOST = auto()
-    """No judgement: the answer, or the way to the card, was lost."""
-    QUERIED = auto()
-    QUERY_FAILED = auto()
-    LOCK_DONE = auto()
-    RELEASED = auto()
-    STUCK = auto()
-    HELD = auto()
-    """The reader's thread waits for a rival, longer than it should."""
-    RECOVERED = auto()
-    """A stuck reader answered; its card is still in."""
-    RECOVERED_EMPTY = auto()
-    RETRY = auto()
-    """Time, or a sign from the status wait, to ask again for a card held elsewhere."""
-    # the bus
-    OPEN_ASKED = auto()
-    VERIFY_ASKED = auto()
-    QUERY_ASKED = auto()
-    LOCK_ASKED = auto()
-    KEEP_ALIVE_ASKED = auto()
-    END_ASKED = auto()
-    """Close, owner gone, lifetime closed, a timer, the daemon stopping: the payload says which."""
-
-
-class Effect(Enum):
-    """What the desk does about it."""
-
-    SHOW_CARD = auto()
-    PROBE = auto()
-    KEEP_PROBE = auto()
-    KEEP_UNKNOWN = auto()
-    """Announce the card by its ATR alone."""
-    CALL_MUTE = auto()
-    RETRY_LATER = auto()
-    READ_CERTIFICATES = auto()
-    KEEP_CERTIFICATES = auto()
-    DROP_CARD = auto()
-    LEAVE = auto()
-    """Take the reader off the bus."""
-    LET_GO = auto()
-    """Forget the handle of a card that is gone."""
-    DEFER = auto()
-    """The asker waits for the card, if it wished to, else hears `Busy`."""
-    ASK_TO_OPEN = auto()
-    START_SESSION = auto()
-    ABANDON = auto()
-    """The asker left while we opened: the session ends as soon as it is there."""
-    ANSWER_FAILURE = auto()
-    """The conversation's failure is the answer to whoever began it."""
-    VERIFY = auto()
-    KEEP_JUDGEMENT = auto()
-    ANSWER_JUDGEMENT = auto()
-    MARK_VERIFIED = auto()
-    MARK_UNVERIFIED = auto()
-    MARK_STALE = auto()
-    """A try may be gone: no count is shown until the card is asked again."""
-    QUERY = auto()
-    QUERY_FROM_CACHE = auto()
-    KEEP_QUERY = auto()
-    ANSWER_QUERY = auto()
-    LOCK = auto()
-    MARK_LOCKED = auto()
-    ANSWER_DONE = auto()
-    TOUCH = auto()
-    REVOKE = auto()
-    """A secret that was not sent yet is not sent any more."""
-    CLOSE_SESSION = auto()
-    """Publish that the session is over, with its reason; it is still an object."""
-    RELEASE = auto()
-    END_SESSION = auto()
-    """`Ended`, then the object goes; whoever waits for it is answered."""
-    REPORT_FAILURE = auto()
-    """Log it and set `LastError`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """The effect that answers a call with an error."""
-
-    problem: Problem
-
-
-Effects = tuple[Effect | Refuse, ...]
 S, E, X = State, Event, Effect
 
 _BUSY = (Refuse(Problem.BUSY),)
 _OVER = (Refuse(Problem.SESSION_ENDED),)
+_NO_CARD = (Refuse(Problem.NO_CARD),)
+_NOT_VERIFIED = (Refuse(Problem.NOT_VERIFIED),)
 _JUDGED = (X.KEEP_JUDGEMENT, X.ANSWER_JUDGEMENT)
 _VERIFIED = (X.KEEP_JUDGEMENT, X.MARK_VERIFIED, X.ANSWER_JUDGEMENT)
+_USED = (X.KEEP_JUDGEMENT, X.TOUCH, X.ANSWER_JUDGEMENT)
+_ENDED = (X.CLOSE_SESSION, X.END_SESSION)
 _END_HUNG = (X.END_SESSION, X.REPORT_FAILURE)
 _LOST = (X.REPORT_FAILURE, X.MARK_STALE, X.ANSWER_FAILURE)
-_PIN_STATES = (S.VERIFYING, S.REVERIFYING, S.UNLOCKING, S.QUERYING, S.QUERYING_LOCKED, S.LOCKING)
-_AT_REST = (S.UNVERIFIED, S.ACTIVE, S.LOCKED)
+_SUBMITTING = (S.VERIFYING, S.REVERIFYING, S.UNLOCKING, S.KEPT_VERIFYING)
+_PIN_STATES = (*_SUBMITTING, S.QUERYING, S.QUERYING_LOCKED, S.LOCKING)
+_AT_REST = (S.UNVERIFIED, S.ACTIVE, S.LOCKED, S.KEPT)
 _SESSION = (*_AT_REST, *_PIN_STATES)
 _OVER_STATES = (S.CLOSING, S.RELEASING)
 _NO_SESSION = (S.EMPTY, S.PROBING, S.ELSEWHERE, S.MUTE, S.READY, S.OPENING)
 _WITH_CARD = (S.PROBING, S.ELSEWHERE, S.MUTE, S.READY)
-_CALLS = (E.VERIFY_ASKED, E.QUERY_ASKED, E.LOCK_ASKED, E.KEEP_ALIVE_ASKED)
-_RESULTS = (
-    E.PROBED, E.PROBE_FAILED, E.PROBE_BUSY, E.PROBE_MUTE, E.CERTIFICATES_READ, E.OPENED,
-    E.OPEN_FAILED, E.PIN_VERIFIED, E.PIN_REFUSED, E.PIN_FAILED, E.PIN_BLOCKED, E.PIN_UNSENT,
-    E.PIN_LOST, E.QUERIED, E.QUERY_FAILED, E.LOCK_DONE, E.RELEASED,
+_USES = (E.SIGN_PIN_ASKED, E.USE_ASKED, E.CONTEXT_ASKED)
+_CALLS = (
+    E.VERIFY_ASKED, E.CHANGE_ASKED, *_USES, E.QUERY_ASKED, E.LOCK_ASKED, E.KEEP_ALIVE_ASKED,
 )  # fmt: skip
+_RESULTS = (
+    E.PROBED, E.PROBED_SAME, E.PROBE_FAILED, E.PROBE_BUSY, E.PROBE_MUTE, E.CERTIFICATES_READ,
+    E.OPENED, E.OPEN_FAILED, E.PIN_VERIFIED, E.POSSESSION_FAILED, E.PIN_JUDGED, E.PIN_USED,
+    E.PIN_FAILED, E.PIN_BLOCKED, E.PIN_UNSENT, E.PIN_LOST, E.QUERIED, E.QUERY_FAILED,
+    E.LOCK_DONE, E.RELEASED, E.USED, E.USE_FAILED, E.AUTHORITY_LOST, E.CARD_RESET, E.REJUDGED,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A session that waits for its card: the seat's states meanwhile, and with the card back."""
+
+    away: State
+    probing: State
+    elsewhere: State
+    mute: State
+    back: State
+
+    @property
+    def all(self) -> tuple[State, ...]:
+        """Every state without the card."""
+        return (self.away, self.probing, self.elsewhere, self.mute)
+
+
+_LOCK_WAITS = _Waiting(S.LOCKED_AWAY, S.LOCKED_PROBING, S.LOCKED_ELSEWHERE, S.LOCKED_MUTE, S.LOCKED)
+_KEEP_WAITS = _Waiting(S.KEPT_AWAY, S.KEPT_PROBING, S.KEPT_ELSEWHERE, S.KEPT_MUTE, S.KEPT)
+_WAITS = (_LOCK_WAITS, _KEEP_WAITS)
+_WAITING = (*_LOCK_WAITS.all, *_KEEP_WAITS.all)
 
 TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     # a card comes, and is read
@@ -200,25 +89,30 @@ TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     (S.OPENING, E.OPENED): (S.UNVERIFIED, (X.KEEP_QUERY, X.START_SESSION)),
     (S.OPENING, E.OPEN_FAILED): (S.READY, (X.REPORT_FAILURE, X.ANSWER_FAILURE)),
     (S.OPENING, E.END_ASKED): (S.OPENING, (X.ABANDON,)),
-    # one submission
-    (S.UNVERIFIED, E.VERIFY_ASKED): (S.VERIFYING, (X.VERIFY,)),
-    (S.VERIFYING, E.PIN_VERIFIED): (S.ACTIVE, _VERIFIED),
-    (S.VERIFYING, E.PIN_REFUSED): (S.UNVERIFIED, _JUDGED),
+    # one submission; what each state goes to and back is below
+    (S.UNVERIFIED, E.VERIFY_ASKED): (S.VERIFYING, (X.SUBMIT,)),
+    (S.UNVERIFIED, E.CHANGE_ASKED): (S.VERIFYING, (X.SUBMIT,)),
     (S.VERIFYING, E.PIN_FAILED): (S.UNVERIFIED, _JUDGED),
-    (S.VERIFYING, E.PIN_UNSENT): (S.UNVERIFIED, (X.ANSWER_FAILURE,)),
     (S.VERIFYING, E.PIN_LOST): (S.UNVERIFIED, _LOST),
-    (S.LOCKED, E.VERIFY_ASKED): (S.UNLOCKING, (X.VERIFY,)),
-    (S.UNLOCKING, E.PIN_VERIFIED): (S.ACTIVE, _VERIFIED),
-    (S.UNLOCKING, E.PIN_REFUSED): (S.LOCKED, _JUDGED),
+    (S.LOCKED, E.VERIFY_ASKED): (S.UNLOCKING, (X.SUBMIT,)),
     (S.UNLOCKING, E.PIN_FAILED): (S.LOCKED, _JUDGED),
-    (S.UNLOCKING, E.PIN_UNSENT): (S.LOCKED, (X.ANSWER_FAILURE,)),
     (S.UNLOCKING, E.PIN_LOST): (S.LOCKED, _LOST),
-    (S.ACTIVE, E.VERIFY_ASKED): (S.REVERIFYING, (X.VERIFY,)),
-    (S.REVERIFYING, E.PIN_VERIFIED): (S.ACTIVE, _VERIFIED),
-    (S.REVERIFYING, E.PIN_REFUSED): (S.ACTIVE, _JUDGED),
+    (S.ACTIVE, E.VERIFY_ASKED): (S.REVERIFYING, (X.SUBMIT,)),
+    (S.ACTIVE, E.CHANGE_ASKED): (S.REVERIFYING, (X.SUBMIT,)),
+    (S.ACTIVE, E.SIGN_PIN_ASKED): (S.REVERIFYING, (X.SUBMIT,)),
+    (S.REVERIFYING, E.PIN_USED): (S.ACTIVE, _USED),
     (S.REVERIFYING, E.PIN_FAILED): (S.UNVERIFIED, (X.MARK_UNVERIFIED, *_JUDGED)),
-    (S.REVERIFYING, E.PIN_UNSENT): (S.ACTIVE, (X.ANSWER_FAILURE,)),
     (S.REVERIFYING, E.PIN_LOST): (S.UNVERIFIED, (X.MARK_UNVERIFIED, *_LOST)),
+    (S.KEPT, E.VERIFY_ASKED): (S.KEPT_VERIFYING, (X.SUBMIT,)),
+    (S.KEPT_VERIFYING, E.PIN_FAILED): (S.KEPT, (X.MARK_DROPPED, *_JUDGED)),
+    (S.KEPT_VERIFYING, E.PIN_LOST): (S.KEPT, (X.MARK_DROPPED, *_LOST)),
+    # the authority is used; the seat stays active, so uses queue up behind each other
+    (S.ACTIVE, E.USE_ASKED): (S.ACTIVE, (X.USE,)),
+    (S.ACTIVE, E.USED): (S.ACTIVE, (X.TOUCH,)),
+    (S.ACTIVE, E.USE_FAILED): (S.ACTIVE, (X.REPORT_FAILURE,)),
+    (S.ACTIVE, E.AUTHORITY_LOST): (S.UNVERIFIED, (X.MARK_UNVERIFIED, X.LET_GO)),
+    (S.ACTIVE, E.CARD_RESET): (S.RELEASING, (X.CLOSE_SESSION, X.RELEASE)),
+    (S.ACTIVE, E.CONTEXT_ASKED): (S.ACTIVE, (X.SET_CONTEXT, X.ANSWER_DONE)),
     # a question to the card
     (S.UNVERIFIED, E.QUERY_ASKED): (S.QUERYING, (X.QUERY,)),
     (S.QUERYING, E.QUERIED): (S.UNVERIFIED, (X.KEEP_QUERY, X.ANSWER_QUERY)),
@@ -228,20 +122,15 @@ TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     (S.QUERYING_LOCKED, E.QUERY_FAILED): (S.LOCKED, (X.REPORT_FAILURE, X.ANSWER_FAILURE)),
     # while the PIN is verified the card can only say so: asking would first end that
     (S.ACTIVE, E.QUERY_ASKED): (S.ACTIVE, (X.QUERY_FROM_CACHE,)),
+    (S.KEPT, E.QUERY_ASKED): (S.KEPT, (X.QUERY_FROM_CACHE,)),
     # locking, and staying
     (S.ACTIVE, E.LOCK_ASKED): (S.LOCKING, (X.LOCK,)),
     (S.LOCKING, E.LOCK_DONE): (S.LOCKED, (X.KEEP_QUERY, X.MARK_LOCKED, X.ANSWER_DONE)),
     (S.LOCKED, E.LOCK_ASKED): (S.LOCKED, (X.ANSWER_DONE,)),
-    (S.UNVERIFIED, E.LOCK_ASKED): (S.UNVERIFIED, (Refuse(Problem.NOT_VERIFIED),)),
+    (S.KEPT, E.LOCK_ASKED): (S.LOCKED, (X.MARK_LOCKED, X.ANSWER_DONE)),
     (S.ACTIVE, E.KEEP_ALIVE_ASKED): (S.ACTIVE, (X.TOUCH, X.ANSWER_DONE)),
-    (S.UNVERIFIED, E.KEEP_ALIVE_ASKED): (S.UNVERIFIED, (Refuse(Problem.NOT_VERIFIED),)),
-    (S.LOCKED, E.KEEP_ALIVE_ASKED): (S.LOCKED, (Refuse(Problem.NOT_VERIFIED),)),
     # the authority is dropped, then the session goes
     (S.RELEASING, E.RELEASED): (S.READY, (X.KEEP_QUERY, X.END_SESSION, X.READ_CERTIFICATES)),
-    (S.CLOSING, E.PIN_VERIFIED): (S.RELEASING, (*_JUDGED, X.RELEASE)),
-    (S.CLOSING, E.PIN_REFUSED): (S.RELEASING, (*_JUDGED, X.RELEASE)),
-    (S.CLOSING, E.PIN_FAILED): (S.RELEASING, (*_JUDGED, X.RELEASE)),
-    (S.CLOSING, E.PIN_BLOCKED): (S.RELEASING, (*_JUDGED, X.RELEASE)),
     (S.CLOSING, E.PIN_UNSENT): (S.RELEASING, (X.ANSWER_FAILURE, X.RELEASE)),
     (S.CLOSING, E.PIN_LOST): (S.RELEASING, (*_LOST, X.RELEASE)),
     (S.CLOSING, E.QUERIED): (S.RELEASING, (X.KEEP_QUERY, X.ANSWER_QUERY, X.RELEASE)),
@@ -258,6 +147,28 @@ TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     (S.STUCK, E.READER_LOST): (S.GONE, (X.DROP_CARD, X.LEAVE)),
     (S.GONE, E.OPEN_ASKED): (S.GONE, (Refuse(Problem.READER_REMOVED),)),
 }
+
+for _state, _back in (
+    (S.VERIFYING, S.UNVERIFIED),
+    (S.REVERIFYING, S.ACTIVE),
+    (S.UNLOCKING, S.LOCKED),
+    (S.KEPT_VERIFYING, S.KEPT),
+):
+    TABLE[_state, E.PIN_VERIFIED] = (S.ACTIVE, _VERIFIED)
+    TABLE[_state, E.PIN_JUDGED] = (_back, _JUDGED)
+    TABLE.setdefault((_state, E.PIN_USED), (_back, _JUDGED))
+    TABLE[_state, E.PIN_UNSENT] = (_back, (X.ANSWER_FAILURE,))
+    for _event in (E.PIN_BLOCKED, E.POSSESSION_FAILED):
+        TABLE[_state, _event] = (
+            S.RELEASING, (X.KEEP_JUDGEMENT, X.CLOSE_SESSION, X.ANSWER_JUDGEMENT, X.RELEASE),
+        )  # fmt: skip
+for _event in (
+    E.PIN_VERIFIED, E.POSSESSION_FAILED, E.PIN_JUDGED, E.PIN_USED, E.PIN_FAILED, E.PIN_BLOCKED,
+):  # fmt: skip
+    TABLE[S.CLOSING, _event] = (S.RELEASING, (*_JUDGED, X.RELEASE))
+for _state in (S.UNVERIFIED, S.LOCKED, S.KEPT):
+    for _call in (E.CHANGE_ASKED, *_USES, E.LOCK_ASKED, E.KEEP_ALIVE_ASKED):
+        TABLE.setdefault((_state, _call), (_state, _NOT_VERIFIED))
 
 for _state in _WITH_CARD:
     TABLE[_state, E.CARD_REMOVED] = (S.EMPTY, (X.DROP_CARD,))
@@ -282,10 +193,6 @@ for _state in _PIN_STATES:
     TABLE[_state, E.END_ASKED] = (S.CLOSING, (X.REVOKE, X.CLOSE_SESSION))
     for _call in _CALLS:
         TABLE[_state, _call] = (_state, _BUSY)
-for _state in (S.VERIFYING, S.REVERIFYING, S.UNLOCKING):
-    TABLE[_state, E.PIN_BLOCKED] = (
-        S.RELEASING, (X.KEEP_JUDGEMENT, X.CLOSE_SESSION, X.ANSWER_JUDGEMENT, X.RELEASE),
-    )  # fmt: skip
 for _state in _OVER_STATES:
     TABLE[_state, E.CARD_REMOVED] = (
         S.EMPTY, (X.ANSWER_FAILURE, X.END_SESSION, X.LET_GO, X.DROP_CARD),
@@ -295,11 +202,40 @@ for _state in _OVER_STATES:
     )  # fmt: skip
     for _call in _CALLS:
         TABLE[_state, _call] = (_state, _OVER)
-for _state in (S.PROBING, S.READY, S.OPENING, *_SESSION, *_OVER_STATES):
+for _state in (
+    S.PROBING, S.READY, S.OPENING, S.LOCKED_PROBING, S.KEPT_PROBING, *_SESSION, *_OVER_STATES,
+):  # fmt: skip
     TABLE[_state, E.STUCK] = (
         S.STUCK,
         (X.REVOKE, X.MARK_STALE, X.CLOSE_SESSION, X.ANSWER_FAILURE, *_END_HUNG),
     )
+# A session waits for its card: another card ends it, as does one that nobody can read.
+for _waits in _WAITS:
+    TABLE[_waits.away, E.CARD_INSERTED] = (_waits.probing, (X.SHOW_CARD, X.PROBE))
+    TABLE[_waits.away, E.CARD_MUTE] = (_waits.mute, (X.SHOW_CARD, X.CALL_MUTE))
+    TABLE[_waits.away, E.READER_LOST] = (S.GONE, (*_ENDED, X.LEAVE))
+    TABLE[_waits.away, E.END_ASKED] = (S.EMPTY, _ENDED)
+    TABLE[_waits.probing, E.PROBED_SAME] = (
+        _waits.back, (X.KEEP_PROBE, X.REJOIN, X.READ_CERTIFICATES),
+    )  # fmt: skip
+    TABLE[_waits.probing, E.PROBED] = (S.READY, (X.KEEP_PROBE, *_ENDED, X.READ_CERTIFICATES))
+    TABLE[_waits.probing, E.PROBE_FAILED] = (S.READY, (X.REPORT_FAILURE, X.KEEP_UNKNOWN, *_ENDED))
+    TABLE[_waits.probing, E.PROBE_BUSY] = (_waits.elsewhere, (X.RETRY_LATER,))
+    TABLE[_waits.probing, E.HELD] = (_waits.elsewhere, (X.RETRY_LATER,))
+    TABLE[_waits.elsewhere, E.RETRY] = (_waits.probing, (X.PROBE,))
+    for _event in (E.PROBE_MUTE, E.CARD_MUTE):
+        TABLE[_waits.probing, _event] = (_waits.mute, (X.CALL_MUTE,))
+    TABLE[_waits.elsewhere, E.CARD_MUTE] = (_waits.mute, (X.CALL_MUTE,))
+    for _state, _back in (
+        (_waits.probing, S.PROBING), (_waits.elsewhere, S.ELSEWHERE), (_waits.mute, S.MUTE),
+    ):  # fmt: skip
+        TABLE[_state, E.CARD_REMOVED] = (_waits.away, (X.DROP_CARD,))
+        TABLE[_state, E.READER_LOST] = (S.GONE, (*_ENDED, X.DROP_CARD, X.LEAVE))
+        TABLE[_state, E.END_ASKED] = (_back, _ENDED)
+    for _state in _waits.all:
+        TABLE[_state, E.OPEN_ASKED] = (_state, _BUSY)
+        for _call in _CALLS:
+            TABLE[_state, _call] = (_state, _NO_CARD)
 # A rival's transaction keeps the card from us, and our thread in pcscd: no fault of the reader.
 TABLE[S.PROBING, E.HELD] = (S.ELSEWHERE, (X.RETRY_LATER,))
 TABLE[S.OPENING, E.HELD] = (S.READY, (X.ANSWER_FAILURE,))
@@ -308,6 +244,7 @@ for _state, _back in (
     (S.QUERYING, S.UNVERIFIED),
     (S.UNLOCKING, S.LOCKED),
     (S.QUERYING_LOCKED, S.LOCKED),
+    (S.KEPT_VERIFYING, S.KEPT),
 ):
     TABLE[_state, E.HELD] = (_back, (X.REVOKE, X.ANSWER_FAILURE))
 TABLE[S.REVERIFYING, E.HELD] = (
@@ -316,8 +253,23 @@ TABLE[S.REVERIFYING, E.HELD] = (
 TABLE[S.LOCKING, E.HELD] = (S.LOCKED, (X.MARK_STALE, X.MARK_LOCKED, X.ANSWER_FAILURE, X.LET_GO))
 TABLE[S.CLOSING, E.HELD] = (S.RELEASING, (X.REVOKE, X.MARK_STALE, X.ANSWER_FAILURE, X.RELEASE))
 TABLE[S.RELEASING, E.HELD] = (S.READY, (X.MARK_STALE, X.END_SESSION, X.LET_GO))
-for _state in (S.READY, S.OPENING):  # never during a session: they are read before it
+for _state in (S.READY, S.OPENING, *_SESSION, *_OVER_STATES):
+    # the worker holds conversations in order: they are read before a session verifies anything
     TABLE[_state, E.CERTIFICATES_READ] = (_state, (X.KEEP_CERTIFICATES,))
+    TABLE[_state, E.REJUDGED] = (_state, (X.KEEP_STANDING,))
+
+AWAY_EFFECTS = (
+    X.REVOKE, X.ANSWER_FAILURE, X.SET_ASIDE, X.LET_GO, X.DROP_CARD,
+)  # fmt: skip
+"""Every authority is dropped at once; the caller who waits for the card hears first."""
+_LOCKABLE = (S.LOCKED, S.LOCKING, S.UNLOCKING, S.QUERYING_LOCKED)
+_KEEPABLE = (S.ACTIVE, S.REVERIFYING, S.KEPT, S.KEPT_VERIFYING)
+AWAY: dict[Removal, dict[State, State]] = {
+    Removal.END: {},
+    Removal.LOCK: dict.fromkeys((*_LOCKABLE, *_KEEPABLE), S.LOCKED_AWAY),
+    Removal.KEEP: dict.fromkeys(_LOCKABLE, S.LOCKED_AWAY) | dict.fromkeys(_KEEPABLE, S.KEPT_AWAY),
+}
+"""What CARD_REMOVED comes to by the site's removal policy, where that is not the session's end."""
 
 IGNORED: dict[tuple[State, Event], str] = {}
 """Pairs in which nothing is to be done, each with its reason."""
@@ -334,10 +286,11 @@ for _state in (*_NO_SESSION, S.STUCK, S.GONE):
     IGNORED.setdefault((_state, E.END_ASKED), "the session has ended already")
 for _state in _OVER_STATES:
     IGNORED[_state, E.END_ASKED] = "it is ending already, for the reason that came first"
-IGNORED[S.EMPTY, E.CARD_REMOVED] = "the status wait repeats itself"
+for _state in (S.EMPTY, S.LOCKED_AWAY, S.KEPT_AWAY):
+    IGNORED[_state, E.CARD_REMOVED] = "the status wait repeats itself"
 for _event in (E.CARD_INSERTED, E.CARD_REMOVED, E.CARD_MUTE, E.READER_LOST, E.STUCK):
     IGNORED[S.GONE, _event] = "the reader is gone"
-for _state in (S.EMPTY, S.ELSEWHERE, S.MUTE, S.STUCK):
+for _state in (S.EMPTY, S.ELSEWHERE, S.MUTE, S.STUCK, *_WAITING):
     IGNORED[_state, E.STUCK] = "no conversation that matters is under way"
 for _state in State:
     IGNORED[_state, E.HELD] = "nobody waits for what the thread is kept from"
@@ -345,17 +298,19 @@ for _state in State:
     if _state is not S.STUCK:
         for _event in (E.RECOVERED, E.RECOVERED_EMPTY):
             IGNORED[_state, _event] = "the reader was not stuck"
-for _state in (*_WITH_CARD, S.OPENING, *_SESSION, *_OVER_STATES):
+for _state in (*_WITH_CARD, S.OPENING, *_SESSION, *_OVER_STATES, *_WAITING):
     if _state is not S.EMPTY:
         IGNORED[_state, E.CARD_INSERTED] = "a card is in already: a removal always comes first"
-for _state in (S.READY, S.OPENING, S.MUTE, *_SESSION, *_OVER_STATES):
+for _state in (S.READY, S.OPENING, S.MUTE, S.LOCKED_MUTE, S.KEPT_MUTE, *_SESSION, *_OVER_STATES):
     IGNORED.setdefault((_state, E.CARD_MUTE), "told by the conversation under way, or the next one")
 for _pair in TABLE:
     IGNORED.pop(_pair, None)
 
 
-def step(state: State, event: Event) -> tuple[State, Effects]:
+def step(state: State, event: Event, removal: Removal = Removal.END) -> tuple[State, Effects]:
     """Where `event` leads from `state`, and what to do on the way. Changes nothing itself."""
+    if event is Event.CARD_REMOVED and state in AWAY[removal]:
+        return AWAY[removal][state], AWAY_EFFECTS
     found = TABLE.get((state, event))
     if found is not None:
         return found

@@ -6,70 +6,141 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import policy
-from .facts import CardFacts, CardState, Certificate, PinFacts
-from .tries import Judged, NoSuchPin, Outcome, PinStatus, Source, Unknown
+from .facts import CardFacts, CardState, Certificate, PinFacts, Standing
+from .tries import (
+    SATURATED,
+    Blocked,
+    Judged,
+    Known,
+    NoSuchPin,
+    Outcome,
+    PinStatus,
+    Source,
+    Unknown,
+    Verified,
+)
+
+_ANEW = (Outcome.CHANGED, Outcome.UNBLOCKED)
+NHS_ORGANISATION = "nhs"
 
 
-def counted(card: CardFacts, tries: Mapping[str, PinStatus] | None, usec: int) -> CardFacts:
-    """The counters as the card told them at `usec`; None: it could not be asked."""
+def unread(card: CardFacts, series: str) -> CardFacts:
+    """A card that no family reads."""
+    return replace(card, state=CardState.UNKNOWN, series=series or card.series)
+
+
+def identified(  # noqa: PLR0913 - what a probe finds, once
+    card: CardFacts,
+    profile: str,
+    serial: str,
+    certificates: Mapping[str, Certificate],
+    *,
+    series: str = "",
+    nhs: bool = False,
+    temporary: bool = False,
+) -> CardFacts:
+    """A card as a family read it; `series`, `nhs`, `temporary` as the site declares them."""
+    card = replace(
+        card,
+        profile=profile,
+        serial=serial,
+        series=series or card.series,
+        state=CardState.READY if "authentication" in certificates else CardState.BLANK,
+        certificates=dict(certificates),
+        temporary=temporary,
+    )
+    organisation = card.holder.organisation if card.holder else ""
+    return replace(card, nhs=nhs or organisation.casefold() == NHS_ORGANISATION)
+
+
+def counted(
+    card: CardFacts,
+    tries: Mapping[str, PinStatus] | None,
+    usec: int,
+    *,
+    undisturbed: bool = False,
+) -> CardFacts:
+    """The counters as the card told them at `usec`; None: it could not be asked.
+
+    `undisturbed`: nobody but us could talk to the card since what is shown was judged.
+    """
     if tries is None:
         return stale(card)
     known = {label: status for label, status in tries.items() if status != NoSuchPin()}
     told = any(not isinstance(status, Unknown) for status in known.values())
+    most = {**card.pins.most, **(_most(card.pins, known) if undisturbed else {})}
     source = Source.CARD if told else Source.NONE
-    return replace(card, pins=PinFacts(known, source, usec))
+    return _pins(card, status=known, source=source, read_usec=usec, most=most)
+
+
+def remembered(
+    card: CardFacts, *, in_flight: bool, tried: bool, changed_usec: int, most: Mapping[str, int]
+) -> CardFacts:
+    """A card that was just counted, with what is known of it from before.
+
+    A try whose outcome was never known makes every count that the card does not tell stale.
+    `most`: the most tries of each PIN, where the card tells.
+    """
+    pins = card.pins
+    unheard = all(isinstance(status, Unknown) for status in pins.status.values())
+    source = Source.STALE if in_flight and unheard else pins.source
+    locked = isinstance(pins.status.get("user"), Blocked) and not tried
+    return _pins(
+        card,
+        source=source,
+        issued_locked=locked,
+        changed_usec=changed_usec,
+        most={**pins.most, **most},
+    )
 
 
 def judged(card: CardFacts, label: str, verdict: Judged, usec: int) -> CardFacts:
     """One PIN after a submission; where nothing was sent the count is a fresh reading."""
-    if verdict.outcome is Outcome.BAD_FORMAT and not verdict.sent:
+    if verdict.outcome in (Outcome.BAD_FORMAT, Outcome.BAD_NEW_PIN) and not verdict.sent:
         return card  # nothing was asked either
     told = verdict.sent and not verdict.read_back
     source = Source.LAST_VERIFY if told else Source.CARD
     if isinstance(verdict.status, Unknown):
-        source = Source.STALE if verdict.sent else Source.NONE
-    status = {**card.pins.status, label: verdict.status}
-    return replace(card, pins=PinFacts(status, source, usec))
+        lost = verdict.sent and verdict.outcome not in _ANEW
+        source = Source.STALE if lost else Source.NONE
+    status = {**card.pins.status, label: verdict.status, **verdict.others}
+    return _pins(card, status=status, source=source, read_usec=usec, issued_locked=False)
+
+
+def changed(card: CardFacts, usec: int) -> CardFacts:
+    """The passcode was replaced at `usec`, here."""
+    return _pins(card, changed_usec=usec)
 
 
 def stale(card: CardFacts) -> CardFacts:
     """A try may be gone: no number is shown until the card is asked again."""
     status: dict[str, PinStatus] = dict.fromkeys(card.pins.status, Unknown())
-    return replace(card, pins=PinFacts(status, Source.STALE, card.pins.read_usec))
+    return _pins(card, status=status, source=Source.STALE)
 
 
-def identified(  # noqa: PLR0913 - what a probe finds, once
-    card: CardFacts,
-    *,
-    profile: str,
-    serial: str,
-    tries: Mapping[str, PinStatus],
-    certificates: Mapping[str, Certificate],
-    usec: int,
-    renewal_days: int,
-    known: bool,
-) -> CardFacts:
-    """A probed card; `known` tells whether any family reads it."""
-    state = CardState.UNKNOWN
-    if known:
-        state = CardState.READY if "authentication" in certificates else CardState.BLANK
-    card = replace(
-        card, profile=profile, serial=serial, state=state, certificates=dict(certificates)
-    )
-    if not known:
-        return card
-    return aged(counted(card, tries, usec), usec, renewal_days)
-
-
-def aged(card: CardFacts, usec: int, renewal_days: int) -> CardFacts:
-    """What time alone changes of a card."""
+def aged(card: CardFacts, standing: Standing, usec: int, renewal_days: int) -> CardFacts:
+    """What time alone changes of a card; `standing` is the judgement of its certificate now."""
     now = usec // 1_000_000
     until = card.holder.not_after if card.holder else 0
-    verdict, detail = policy.unchecked_trust(card.holder, now)
     return replace(
         card,
         days_left=policy.days_left(until, now),
         renewal_due=policy.renewal_due(until, now, renewal_days),
-        trust=verdict,
-        trust_detail=detail,
+        standing=standing,
     )
+
+
+def _most(before: PinFacts, now: Mapping[str, PinStatus]) -> dict[str, int]:
+    """A count that follows a success is the most there is: a success sets the counter to its
+    initial value (ISO/IEC 7816-4 clause 11.5.6). A saturated nibble tells nothing."""
+    return {
+        label: status.left
+        for label, status in now.items()
+        if isinstance(before.status.get(label), Verified)
+        and isinstance(status, Known)
+        and status.left < SATURATED
+    }
+
+
+def _pins(card: CardFacts, **changed: object) -> CardFacts:
+    return replace(card, pins=replace(card.pins, **changed))  # type: ignore[arg-type]

@@ -81,8 +81,14 @@ class Daemon(Child):
     ) -> None:
         self._file = directory / f"{name}.toml"
         self._configuration = configuration
+        self.state = directory / f"{name}.state"
+        """Its state directory: kept over a restart, as systemd keeps StateDirectory=."""
         self.notify = NotifySocket(directory / f"{name}.notify")
-        given = {"DBUS_SYSTEM_BUS_ADDRESS": bus_address, "NOTIFY_SOCKET": str(self.notify.path)}
+        given = {
+            "DBUS_SYSTEM_BUS_ADDRESS": bus_address,
+            "NOTIFY_SOCKET": str(self.notify.path),
+            "STATE_DIRECTORY": str(self.state),
+        }
         if watchdog_usec is not None:
             given["WATCHDOG_USEC"] = str(watchdog_usec)
         super().__init__(
@@ -96,6 +102,9 @@ class Daemon(Child):
     def start(self, seconds: float = DEADLINE) -> None:
         """Start it and wait for READY=1. StackError with its log if it ends or takes longer."""
         self._file.write_text(self._configuration)
+        self.state.mkdir(mode=0o750, exist_ok=True)
+        if self.uid is not None:
+            os.chown(self.state, self.uid, -1)
         self.notify.open()
         super().start()
         self.wait_for("READY=1", lambda: self.ready, seconds)

@@ -13,12 +13,23 @@ from typing import TypeVar
 from smartcard import scard
 from structlog import get_logger
 
-from cardsession.core.apdu import STATUS_BYTES, Command, exchange
-from cardsession.core.dialogue import Answer, Attempt, LowestSeen, Noted, Reset, Settle, Step, run
+from cardsession.core.apdu import STATUS_BYTES, Command, exchange, split
+from cardsession.core.dialogue import (
+    Answer,
+    Attempt,
+    LowestSeen,
+    Noted,
+    Reset,
+    Settle,
+    Step,
+    Verbatim,
+    run,
+)
 from cardsession.core.errors import Failure, Problem
-from cardsession.ports import Disposition, Ledger, Permit, Talk
+from cardsession.ports import Disposition, Ledger, Talk
 
 from .codes import check, establish, failure
+from .features import carries_extended
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -51,6 +62,7 @@ class PcscChannel:
         self._card: int | None = None
         self._protocol = 0
         self._exclusive = False
+        self._carries_extended: bool | None = None
         self._deadline = 0.0
         self.exchanges = 0
         self.waiting = False
@@ -71,6 +83,10 @@ class PcscChannel:
     def converse_then(self, talk: Talk[T], work: Callable[[T], R]) -> asyncio.Future[R]:
         """Queue the talk, and work on its result once the card is let go."""
         return self._submit(lambda: work(self._hold_talk(talk)))
+
+    def aside(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        """Queue work that needs no card."""
+        return self._submit(work)
 
     def let_go(self) -> None:
         """Queue the end of a held handle."""
@@ -135,27 +151,39 @@ class PcscChannel:
     def _step(self, step: Step, talk: Talk[T]) -> Answer:
         match step:
             case Command():
-                wire = exchange(step, t0=self._protocol == scard.SCARD_PROTOCOL_T0)
+                t0 = self._protocol == scard.SCARD_PROTOCOL_T0
+                wire = exchange(step, t0=t0, extended=self._extended(step))
                 return run(wire, self._transmit)
+            case Verbatim(apdu):
+                t0 = self._protocol == scard.SCARD_PROTOCOL_T0
+                return split(self._transmit(bytearray(apdu.wire(t0=t0))))
             case Attempt(identity, reference):
-                self._begin(identity, reference, talk.permit)
+                self._begin(identity, reference, talk)
             case Noted(identity, reference, status):
                 self._ledger.note(identity, reference, status)
-            case Settle(identity, reference, status):
-                self._ledger.settle(identity, reference, status)
+            case Settle(identity, reference, status, changed):
+                self._ledger.settle(identity, reference, status, changed)
             case LowestSeen(identity, reference):
                 return self._ledger.lowest(identity, reference)
             case Reset():
                 self._reset(talk)
         return None
 
-    def _begin(self, identity: str, reference: int, permit: Permit | None) -> None:
+    def _extended(self, command: Command) -> bool:
+        """Whether the reader carries extended length fields: asked once, and only if needed."""
+        if command.fits_short or not command.extended or self._card is None:
+            return False
+        if self._carries_extended is None:
+            self._carries_extended = carries_extended(self._card)
+        return self._carries_extended
+
+    def _begin(self, identity: str, reference: int, talk: Talk[T]) -> None:
         """Recorded first, claimed last: whatever is claimed is on record."""
-        if permit is None:
+        if talk.permit is None:
             raise Failure(Problem.INTERNAL, "a try was to be spent that nobody asked for")
-        self._ledger.begin(identity, reference, self._reader)
+        self._ledger.begin(identity, reference, talk.asked_by)
         try:
-            permit.claim()
+            talk.permit.claim()
         except Failure:
             self._ledger.withdraw(identity, reference)
             raise
