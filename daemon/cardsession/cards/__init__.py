@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cardsession.core.dialogue import Dialogue
 
 from . import unknown
+from .declaration import Declaration, Sighting, matching
+from .declared import BUILT_IN
 from .piv import Piv
-from .profile import Profile, Recognised
-
-FAMILIES: tuple[Profile, ...] = (Piv(),)
-"""Every family that we read, asked in this order."""
+from .pkcs15 import Pkcs15
+from .profile import Probe, Profile, Recognised
 
 
-def recognise(families: Sequence[Profile] = FAMILIES) -> Dialogue[Recognised]:
-    """The first family that knows the card."""
+class Families(tuple[Profile, ...]):
+    """Every family that we read, in the order in which a card is asked, and what is declared."""
+
+    declarations: Sequence[Declaration] = BUILT_IN
+
+
+def families(declarations: Sequence[Declaration] = ()) -> Families:
+    """All families: PIV first, for it costs one command to be told no. The site's declarations
+    come before ours."""
+    together = (*declarations, *BUILT_IN)
+    found = Families((Piv(), Pkcs15(together)))
+    found.declarations = together
+    return found
+
+
+def recognise(families: Sequence[Profile], atr: bytes) -> Dialogue[Recognised]:
+    """The first family that knows the card; a declaration of its ATR may name the only one that
+    is tried, or none: nothing is said to that card at all."""
+    declarations = families.declarations if isinstance(families, Families) else ()
+    read_as = matching(declarations, Sighting(atr=atr)).read_as
     for family in families:
-        probe = yield from family.probe()
+        if read_as and read_as != family.name:
+            continue
+        probe = yield from family.probe(atr)
         if probe is not None:
-            return family, probe
+            return family, _declared(probe, declarations, atr)
     return unknown.recognised()
+
+
+def _declared(probe: Probe, declarations: Sequence[Declaration], atr: bytes) -> Probe:
+    """The same with what is declared of it, where its family has not asked itself."""
+    seen = Sighting(atr=atr, serial=probe.serial, profile=probe.profile)
+    facts = matching(declarations, seen)
+    return replace(probe, series=probe.series or facts.series, nhs=probe.nhs or bool(facts.nhs))
