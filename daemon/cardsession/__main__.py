@@ -6,6 +6,14 @@ usage; 78 a configuration that is not understood.
 
 from __future__ import annotations
 
+import sys
+
+if "asyncio" not in sys.modules:
+    # OpenSSL is 5 MiB of a process that is always there: asyncio does without ssl (we speak to
+    # sockets of this machine only), hashlib has SHA-2 of its own, and cryptography, which comes
+    # with the first card, brings its own.
+    sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
+
 import argparse
 import asyncio
 import contextlib
@@ -14,7 +22,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
