@@ -52,6 +52,9 @@ STATE_DIRECTORY = "/var/lib/cardsession"
 def main() -> int:
     """Run until asked to stop; the exit status."""
     arguments = _arguments()
+    if arguments.settings:
+        sys.stdout.write(settings.reference())
+        return 0
     try:
         config = settings.load(arguments.config)
     except ConfigError as error:
@@ -205,6 +208,9 @@ def _arguments() -> argparse.Namespace:
         "--log-level",
         choices=[level.value for level in settings.LogLevel],
         help="instead of the file's",
+    )
+    parser.add_argument(
+        "--settings", action="store_true", help="print every setting with its meaning, and end"
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser.parse_args()

@@ -347,6 +347,15 @@ def test_the_reference_is_complete_and_true() -> None:
     assert (settings, list(problems)) == (Config(), [])
 
 
+def test_the_reference_is_a_file_that_changes_nothing() -> None:
+    text = config.reference()
+    settings = reading.settings_of(tomllib.loads(text), problems := Problems())
+    assert (settings, list(problems)) == (Config(), [])
+    for row in config.describe():
+        assert f"{row.key.rpartition('.')[2]} = {row.default}\n" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
 def test_the_reference_writes_every_type_as_toml() -> None:
     """Booleans, paths, sets in order, tables, tuples, and a limit that is another key."""
     rows = {row.key: row for row in config.describe()}

@@ -8,7 +8,7 @@ unknown key, a wrong type or a value out of range is an error, and one run names
 
 from __future__ import annotations
 
-from .reading import DEFAULT_PATH, KeyDoc, describe, load
+from .reading import DEFAULT_PATH, KeyDoc, describe, load, reference
 from .rules import ConfigError
 from .settings import (
     AuditConfig,
@@ -45,4 +45,5 @@ __all__ = [
     "TrustConfig",
     "describe",
     "load",
+    "reference",
 ]

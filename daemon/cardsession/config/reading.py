@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -56,14 +57,30 @@ def settings_of(tables: Mapping[str, Any], problems: Problems) -> Config:
 
 
 def describe() -> Iterator[KeyDoc]:
-    """The reference, a row a key, in the order of the sections."""
-    for section in fields(Config):
+    """The reference, a row a key, in the order of the sections; what is no section goes first,
+    as it does in a file."""
+    for section in sorted(fields(Config), key=lambda section: _rule(section) is None):
         if rule := _rule(section):
             yield _row(section.name, section, rule)
             continue
         for name, item in _keys(section).items():
             limit = _limit(item) and f", at most {section.name}.{_limit(item)}"
             yield _row(f"{section.name}.{name}", item, item.metadata["rule"], limit)
+
+
+def reference() -> str:
+    """Every key with its meaning and its default, as a file that changes nothing."""
+    lines = ["# Settings of cardsessiond. What stands here is what holds without a file."]
+    section = None
+    for row in describe():
+        name, _, key = row.key.rpartition(".")
+        if name != section:
+            section = name
+            # a table of its own is a key of the whole file, and TOML has these first
+            lines += ["", f"[{name}]"] if name else [""]
+        wrapped = textwrap.wrap(f"{row.meaning} ({row.type})", 96)
+        lines += [*(f"# {line}" for line in wrapped), f"{key} = {row.default}"]
+    return "\n".join(lines) + "\n"
 
 
 def _row(key: str, item: Field[Any], rule: Rule, limit: str = "") -> KeyDoc:
