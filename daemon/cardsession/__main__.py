@@ -92,7 +92,7 @@ async def _serve(config: Config) -> None:
             __version__, session.removal, session.idle_seconds, session.max_age_seconds
         )
         service = Service(connection, constants)
-        keepers, close_keepers = _keepers(config, clock, trouble.report)
+        keepers, close_keepers = _keepers(config, clock, trouble)
         ledger = keepers.ledger
         desks = Desks(config, clock, service, lambda reader: PcscChannel(reader, ledger), keepers)
         trouble.tell = desks.trouble
@@ -115,7 +115,7 @@ async def _serve(config: Config) -> None:
 
 
 def _keepers(
-    config: Config, clock: LoopClock, report: Callable[[str], None]
+    config: Config, clock: LoopClock, trouble: _Trouble
 ) -> tuple[Keepers, Callable[[], None]]:
     """What the desks know from elsewhere, and how to close it."""
     state = state_directory(os.environ)
@@ -123,8 +123,8 @@ def _keepers(
     for problem in declared.problems:
         journal.logger("cardsession").error("declaration.refused", text=problem)
     rules = TrustRules(tuple(config.trust.required_eku), config.trust.admit)
-    ledger = FileLedger(state, clock.usec, report)
-    trail = AuditTrail(state, clock.usec, config.audit.retention_days, report)
+    ledger = FileLedger(state, clock.usec, trouble.of("ledger"))
+    trail = AuditTrail(state, clock.usec, config.audit.retention_days, trouble.of("trail"))
     keepers = Keepers(
         families=cards.families(declared.declarations),
         ledger=ledger,
@@ -149,12 +149,22 @@ class _Trouble:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._texts: dict[str, str] = {}
         self.tell: Callable[[str], None] = lambda _: None
 
-    def report(self, text: str) -> None:
-        """From any thread; after the loop's end nobody is there to be told."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(lambda: self.tell(text))
+    def of(self, what: str) -> Callable[[str], None]:
+        """A report that any thread may call: a text, or "" when it is over. After the loop's
+        end nobody is there to be told."""
+
+        def report(text: str) -> None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._take, what, text)
+
+        return report
+
+    def _take(self, what: str, text: str) -> None:
+        self._texts[what] = text
+        self.tell("; ".join(each for each in self._texts.values() if each))
 
 
 class _Listed:

@@ -81,7 +81,9 @@ async def probe(
         known = recognised[1]
         certificates = trust.read_all(known.certificates)
         standing = office.judge.judge(certificates, office.clock.usec())
-        return Found(recognised, certificates, standing, office.ledger.past(known.identity))
+        user = known.pins.get("user")
+        past = office.ledger.past(known.identity, user.reference if user else None)
+        return Found(recognised, certificates, standing, past)
 
     try:
         found = await channel.converse_then(talk, work)

@@ -182,8 +182,8 @@ class Ledger(Protocol):
     ) -> None:
         """Its outcome is known; `changed`: the reference of a PIN that has a new passcode."""
 
-    def past(self, identity: str) -> Past:
-        """What is remembered of a card."""
+    def past(self, identity: str, reference: int | None = None) -> Past:
+        """What is remembered of a card; of the last change, that of one PIN, or of any."""
 
     def lowest(self, identity: str, reference: int) -> int | None:
         """The lowest count seen since a success; None if none was."""

@@ -266,7 +266,7 @@ def test_a_right_puk_does_not_make_the_guard_forget_its_own_counter() -> None:
     assert judged.outcome is Outcome.UNBLOCKED
     identity = card.identity.guid.hex().upper()
     assert ledger.lowest(identity, PUK_REFERENCE) == 1
-    assert not ledger.in_flight(identity)
+    assert not ledger.past(identity).in_flight
     assert unblock(card, ledger=ledger)[0].outcome is Outcome.REFUSED_LAST_TRY
 
 
@@ -351,7 +351,7 @@ def test_a_new_passcode_that_the_card_refuses_leaves_the_puk_s_counter(lowest: i
     assert len(sent(pump)) == 1
     assert card.pins.reference(PUK_REFERENCE).left == 3
     assert ledger.lowest(identity, PUK_REFERENCE) == lowest
-    assert not ledger.in_flight(identity)
+    assert not ledger.past(identity).in_flight
 
 
 def test_an_unblocking_without_an_answer_stays_in_flight() -> None:
@@ -360,7 +360,7 @@ def test_an_unblocking_without_an_answer_stays_in_flight() -> None:
     judged, pump = unblock(card, ledger=ledger, prepare=submission_answers(""))
     assert judged == Judged(Outcome.UNCERTAIN, Unknown())
     assert len(sent(pump)) == 1
-    assert ledger.in_flight(card.identity.guid.hex().upper())
+    assert ledger.past(card.identity.guid.hex().upper()).in_flight
 
 
 @pytest.mark.parametrize("answer", STRANGE)

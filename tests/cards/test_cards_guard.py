@@ -261,7 +261,7 @@ def test_what_is_asked_for_in_vain_leaves_what_was_known(
     judged, pump = held(verifying(), counting(Known(3), told), answer, ledger)
     assert judged == Judged(outcome, Unknown(sw))
     assert settled(pump).status == Unknown(sw)
-    assert ledger.in_flight(CARD), "nobody knows whether a try is gone"
+    assert ledger.past(CARD).in_flight, "nobody knows whether a try is gone"
 
 
 @pytest.mark.parametrize("answer", ["9000", "63C2", "63C0", "6983"])
@@ -286,7 +286,7 @@ def test_a_right_puk_keeps_the_lowest_count_of_its_own(
     _, pump = held(unblocking(ALL), counting(Unknown()), "9000", ledger)
     assert settled(pump) == Settle(CARD, PUK.reference, status, USER.reference)
     assert ledger.lowest(CARD, PUK.reference) == (lowest or None)
-    assert not ledger.in_flight(CARD)
+    assert not ledger.past(CARD).in_flight
 
 
 @pytest.mark.parametrize(
@@ -303,14 +303,14 @@ def test_a_form_that_was_not_compared_ends_the_attempt_and_moves_nothing(
     assert judged == Judged(Outcome.BAD_NEW_PIN, Unknown())
     assert settled(pump) == Settle(CARD, PUK.reference, status)
     assert ledger.lowest(CARD, PUK.reference) == lowest
-    assert not ledger.in_flight(CARD)
+    assert not ledger.past(CARD).in_flight
 
 
 def test_where_the_standard_promises_nothing_a_form_may_have_cost_a_try() -> None:
     ledger = MemoryLedger()
     judged, _ = held(unblocking(ALL), counting(Unknown(), Unknown()), "6A80", ledger)
     assert judged == Judged(Outcome.UNCERTAIN, Unknown(SW(0x6A80)))
-    assert ledger.in_flight(CARD)
+    assert ledger.past(CARD).in_flight
 
 
 def test_a_puk_s_own_count_is_told_and_remembered() -> None:

@@ -53,7 +53,7 @@ def test_a_right_passcode_is_sent_once_between_attempt_and_settle() -> None:
     asked = ["00 A4 04 00", "00 CB 3F FF", "00 20 00 80", "Noted", "LowestSeen"]
     assert steps[:at] == asked
     assert pump.verifies == [b"\x00\x20\x00\x80\x08" + CANARY.encode()]
-    assert not pump.ledger.in_flight(probed(card)[0].identity)
+    assert not pump.ledger.past(probed(card)[0].identity).in_flight
 
 
 def test_a_wrong_passcode_costs_one_try_and_says_how_many_are_left() -> None:
@@ -326,7 +326,7 @@ def test_an_uncertain_outcome_without_a_count_stays_in_flight() -> None:
     judged = pump.hold(PIV.verify(known, known.pins["user"], secret(), NONE))
     assert judged == Judged(Outcome.UNCERTAIN, Unknown())
     assert len(pump.verifies) == 1
-    assert pump.ledger.in_flight(known.identity)
+    assert pump.ledger.past(known.identity).in_flight
 
 
 def test_a_card_that_says_verified_for_ever_after_does_not_take_the_outcome_with_it() -> None:

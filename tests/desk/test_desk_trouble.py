@@ -62,7 +62,7 @@ async def test_a_verify_that_a_rival_s_reset_cut_off_is_uncertain_and_stale() ->
     assert await counter.verify(session, WRONG) == Verdict(Outcome.UNCERTAIN, None)
     assert counter.publisher.card.pins.source is Source.STALE
     assert isinstance(counter.publisher.card.pins.status["user"], Unknown)
-    assert counter.ledger.in_flight(card.identity.guid.hex().upper())
+    assert counter.ledger.past(card.identity.guid.hex().upper()).in_flight
     counter.channel.pump.after = lambda _, __, ___: None
     assert await counter.desks.query(session, DISPENSER, "user") == Known(2)
     assert counter.publisher.card.pins.source is Source.CARD

@@ -222,3 +222,11 @@ def test_who_asked_is_text_that_nobody_obeys(ledger: MemoryLedger) -> None:
     (attempt,) = ledger._everything()[CARD, PIN].attempts
     assert attempt.asked_by.isprintable()
     assert len(attempt.asked_by) <= 128
+
+
+def test_a_change_of_the_puk_is_none_of_the_passcode(ledger: MemoryLedger) -> None:
+    ledger.begin(CARD, 0x81, "a test")
+    ledger.settle(CARD, 0x81, Unknown(), 0x81)
+    assert ledger.past(CARD).changed_usec > 0
+    assert ledger.past(CARD, 0x81).changed_usec > 0
+    assert ledger.past(CARD, PIN).changed_usec == 0

@@ -20,10 +20,11 @@ ROUNDS = 15
 WORKER = """
 import itertools, sys
 from pathlib import Path
-from cardsession.adapters.ledger import FileLedger, store
+from cardsession.adapters.ledger import FileLedger, durable, store
 from cardsession.core.tries import Known, Unknown, Verified
 
 store.GROWTH = int(sys.argv[2])
+durable.PATIENCE = 60.0
 ledger = FileLedger(Path(sys.argv[1]), itertools.count(1).__next__)
 for number in itertools.count(int(sys.argv[3])):
     card = f"card {number % 20} {number}"

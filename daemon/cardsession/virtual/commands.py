@@ -162,7 +162,8 @@ class Commands:
         return self._arm(FaultKind.PULL, request)
 
     async def _silent_at(self, request: Request) -> Answer:
-        return self._arm(FaultKind.SILENT, request)
+        answer = _hex(request, "hex") if "hex" in request else b""
+        return self._arm(FaultKind.SILENT, request, answer)
 
     async def _answer_at(self, request: Request) -> Answer:
         return self._arm(FaultKind.ANSWER, request, _hex(request, "hex"))

@@ -31,6 +31,8 @@ class Fault:
 
     With `ins`, `n` counts the commands with that instruction from now on, GET RESPONSE and the
     like left aside; `with_data` skips those without a data field (an empty VERIFY).
+    `answer` is what the card says instead: a silence that ends with one, before the command was
+    carried out, is a command that never reached the card.
     """
 
     kind: FaultKind

@@ -118,4 +118,5 @@ class Seat:
             case FaultKind.SILENT:
                 self._speaks.clear()
                 await self._speaks.wait()
+                answer = fault.answer or answer
         return card.process(raw) if answer is None else answer

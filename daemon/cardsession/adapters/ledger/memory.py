@@ -73,19 +73,18 @@ class MemoryLedger:
                 entry = entry.told(count)
             self._put((identity, reference), entry.over())
 
-    def past(self, identity: str) -> Past:
-        """What is remembered of a card."""
+    def past(self, identity: str, reference: int | None = None) -> Past:
+        """What is remembered of a card; of the last change, that of one PIN, or of any."""
         with self._access():
-            entries = self._cards.get(identity, {}).values()
+            entries = self._cards.get(identity, {})
+            changes = [
+                entry.changed_usec for at, entry in entries.items() if reference in (None, at)
+            ]
             return Past(
-                in_flight=any(entry.in_flight for entry in entries),
-                tried=any(entry.tried for entry in entries),
-                changed_usec=max((entry.changed_usec for entry in entries), default=0),
+                in_flight=any(entry.in_flight for entry in entries.values()),
+                tried=any(entry.tried for entry in entries.values()),
+                changed_usec=max(changes, default=0),
             )
-
-    def in_flight(self, identity: str) -> bool:
-        """Whether a try of this card was never settled."""
-        return self.past(identity).in_flight
 
     def lowest(self, identity: str, reference: int) -> int | None:
         """The lowest count seen since a success."""

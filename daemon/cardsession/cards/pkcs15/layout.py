@@ -16,7 +16,8 @@ Slots, each for the first certificate that fits, certification authorities left 
 PINs:
 - `user`: the one that guards the authentication key; else the first that is neither a security
   officer's nor unblocks others.
-- `signature`: the one that guards the signature key, if it is another one.
+- `signature`: the one that guards the signature key, if it is another one (if the card shows no
+  key at all: another one whose label says "sign").
 - `puk`: the one that unblocks `user`; else the only one that unblocks at all.
 - the rest have their own labels, as slugs. A declaration's labels come before all of this.
 """
@@ -198,13 +199,19 @@ def _labels(
     guard = {slot: _guard(key, ordinary) for slot, key in keys.items()}
     authentication = guard.get("authentication") or next(iter(ordinary), None)
     give("user", authentication)
-    give("signature", guard.get("signature"))
+    give("signature", guard.get("signature") or (None if keys else _signature_pin(left)))
     give("puk", _unblocking(pins, authentication))
     for pin in list(left):
         officer = "so-pin" if PinFlag.SO_PIN in pin.flags else "pin"
         give(unique(slug(pin.label, officer), labels, LABELS), pin)
     granting = next((label for label, pin in labels.items() if pin is authentication), "")
     return labels, granting
+
+
+def _signature_pin(pins: Sequence[AuthenticationObject]) -> AuthenticationObject | None:
+    """Where the card shows no key, its PIN's label has to do."""
+    ordinary = (pin for pin in pins if not pin.flags & _ADMINISTRATIVE)
+    return next((pin for pin in ordinary if "sign" in slug(pin.label, "")), None)
 
 
 def _guard(key: PrivateKey, pins: Sequence[AuthenticationObject]) -> AuthenticationObject | None:
