@@ -244,12 +244,12 @@ def test_the_ledger_keeps_the_lowest_count_until_a_success(counts: list[int]) ->
 def test_an_attempt_is_in_flight_until_its_outcome_is_known() -> None:
     ledger = MemoryLedger()
     ledger.begin("A", 0x80, "somebody")
-    assert ledger.in_flight("A")
-    assert not ledger.in_flight("B")
+    assert ledger.past("A").in_flight
+    assert not ledger.past("B").in_flight
     ledger.settle("A", 0x80, Unknown())
-    assert ledger.in_flight("A"), "an outcome that is not known settles nothing"
+    assert ledger.past("A").in_flight, "an outcome that is not known settles nothing"
     ledger.settle("A", 0x80, Known(2))
-    assert not ledger.in_flight("A")
+    assert not ledger.past("A").in_flight
 
 
 # what is shown of it
