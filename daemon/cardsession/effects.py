@@ -251,6 +251,7 @@ class Effects:
 
     def _do_lock(self, _: Event, ask: PlainAsk) -> None:
         self.waiting.asking = ask
+        self._shown.disown()  # it is shown as locked from here on
         self._desk.launch(conversations.drop(*self._card.talk(), Event.LOCK_DONE), Event.LOCK_DONE)
 
     def _do_answer_done(self, _: Event, payload: Any) -> None:

@@ -181,6 +181,10 @@ class Shown:
             holder_id="", verified_usec=0, possession_proved=False, holder_verified=False
         )
 
+    def disown(self) -> None:
+        """What the card vouched for is told no more, whatever becomes of the session."""
+        self.set_session(holder_id="", possession_proved=False, holder_verified=False)
+
     def expires_by(self, usec: int, *, anew: bool) -> None:
         """A limit of the session's life; `anew` replaces those of before, but its total age."""
         if self.session is not None:
