@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from cardsession.asks import (
     SubmitAsk,
     TransmitAsk,
 )
-from cardsession.cards.profile import Profile
+from cardsession.cards import Families
 from cardsession.config import Config
 from cardsession.core import context
 from cardsession.core.errors import Failure, Problem
@@ -59,7 +59,7 @@ REMEMBERED = 256
 class Keepers:
     """What the desks know from elsewhere: cards, what was tried, what is trusted, what was done."""
 
-    families: Sequence[Profile]
+    families: Families
     ledger: Ledger
     judge: Judge
     trail: Trail

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cardsession.asks import OpenAsk
-from cardsession.cards.profile import Profile
+from cardsession.cards import Families
 from cardsession.config import Config
 from cardsession.core import remedies
 from cardsession.core.facts import (
@@ -69,7 +69,7 @@ class Office:
     config: Config
     clock: Clock
     publisher: Publisher
-    families: Sequence[Profile]
+    families: Families
     ledger: Ledger
     judge: Judge
     trail: Trail

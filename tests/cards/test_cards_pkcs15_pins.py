@@ -155,11 +155,17 @@ def test_a_question_begins_with_a_reset(family: Pkcs15) -> None:
     assert card.spent == 0
 
 
-def test_only_a_reset_ends_an_authority() -> None:
+@pytest.mark.parametrize("family", [ASKING, SILENT])
+def test_only_a_reset_ends_an_authority(family: Pkcs15) -> None:
     card = standard_card()
+    probe = probed(card, family)
     pump = Pump(card)
-    assert pump.hold(ASKING.release(probed(card))) is None
-    assert pump.apdus == []
+    card.pins[1].verified = True
+    tries = pump.hold(family.release(probe))
+    assert pump.steps[0] == Reset()
+    assert not card.pins[1].verified
+    assert tries == {"user": Known(3) if family is ASKING else Unknown()}
+    assert family is ASKING or pump.apdus == []
 
 
 def test_another_card_gets_nothing() -> None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from cardsession.adapters.ledger import MemoryLedger
-from cardsession.cards.piv import Piv
+from cardsession.cards import Families
+from cardsession.cards import families as every_family
 from cardsession.config import Config
 from cardsession.core.errors import Failure
 from cardsession.core.facts import Backend, ReaderState
@@ -79,7 +80,12 @@ async def outcome(asked: Awaitable[Any]) -> Any:
 class Counter:
     """Desks over fakes. A channel is made for each reader name when it is first listed."""
 
-    def __init__(self, config: Config | None = None, readers: tuple[str, ...] = (READER,)) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        readers: tuple[str, ...] = (READER,),
+        families: Families | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.publisher = FakePublisher()
         self.ledger = MemoryLedger()
@@ -87,7 +93,7 @@ class Counter:
         self._slots: dict[str, SlotReport] = {name: SlotReport(name) for name in readers}
         self.judge = FakeJudge()
         self.trail = FakeTrail()
-        keepers = Keepers((Piv(),), self.ledger, self.judge, self.trail)
+        keepers = Keepers(families or every_family(), self.ledger, self.judge, self.trail)
         self.desks = Desks(
             config or Config(), self.clock, self.publisher, self._new_channel, keepers
         )

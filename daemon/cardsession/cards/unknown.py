@@ -6,11 +6,9 @@ question itself may cost a try.
 
 from __future__ import annotations
 
-from .profile import Probe, Recognised
+from .profile import Probe
 
 NAME = "unknown"
 
-
-def recognised() -> Recognised:
-    """What is known of such a card: no family, no PIN, nothing."""
-    return None, Probe(NAME)
+PROBE = Probe(NAME)
+"""What is known of such a card: no family, no PIN, nothing."""

@@ -5,8 +5,8 @@ Whether an empty VERIFY costs a try is no card's own to say, and there are cards
 unknown, and the guard goes by what the ledger saw.
 
 The standard has no command that ends an authority, and a card may answer 63CX although a PIN is
-verified. So nobody is known to be verified only after a reset: `question` begins with one, and
-`release` leaves it to one. It costs a tenth of a second, once a session.
+verified. So nobody is known to be verified only after a reset: `question` and `release` begin
+with one. It costs a tenth of a second, once a session.
 """
 
 from __future__ import annotations
@@ -219,9 +219,12 @@ class Pkcs15:
                 return judged, b""
 
     def release(self, probe: Probe) -> Dialogue[Mapping[str, PinStatus] | None]:
-        """The standard has no command for it: only a reset ends an authority for certain."""
-        yield from ()
-        return None
+        """The standard has no command for it: only a reset ends an authority for certain. The
+        counters are asked for after it, where there is one to be asked."""
+        if any(pin.asking_is_free for pin in probe.pins.values()):
+            return (yield from self.question(probe))
+        yield Reset()
+        return dict.fromkeys(probe.pins, Unknown())
 
     def _names(self, atr: bytes) -> list[bytes]:
         """Names of applications by declarations: of this ATR's first, then what others go by."""
