@@ -28,7 +28,9 @@ PACKAGES_RUNTIME='ca-certificates dbus-daemon gcc iproute2 libc6-dev libccid lib
     libpcsclite-dev libpcsclite1 libudev1 pcscd python3 python3-dev python3-venv swig systemd
     util-linux'
 #   opensc                    the outside judge of what the virtual card says
-PACKAGES_DEV=opensc
+#   openssl                   the outside judge of certificates and signatures
+#   e2fsprogs                 a disk that loses power, or hangs
+PACKAGES_DEV='e2fsprogs opensc openssl'
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "cardsession set-up: $*"; exit 1; }

@@ -160,7 +160,7 @@ class CardEffects:
     def call_mute(self, *_: Any) -> None:
         """It does not answer."""
         self._shown.set_card(lambda card: replace(card, state=CardState.MUTE))
-        self._shown.set_reader(last_error=TEXTS[Problem.CARD_MUTE])
+        self._shown.fault(TEXTS[Problem.CARD_MUTE])
 
     def retry_later(self, *_: Any) -> None:
         """Ask again for a card that somebody else holds, less and less often."""
@@ -210,4 +210,4 @@ class CardEffects:
             return
         text = payload.text if isinstance(payload, Failure) else TEXTS[Problem.READER_STUCK]
         log.warning("reader.trouble", reader=self._shown.reader.name, text=text)
-        self._shown.set_reader(last_error=text)
+        self._shown.fault(text)

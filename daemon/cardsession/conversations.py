@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cardsession.asks import SignAsk, TransmitAsk, UseAsk
 from cardsession.cards import recognise
 from cardsession.cards.profile import Probe, Profile, Recognised, Request
 from cardsession.core import policy, trust, update
-from cardsession.core.dialogue import transmit_verbatim
+from cardsession.core.dialogue import Dialogue, transmit_verbatim
 from cardsession.core.errors import Failure, Malformed, Problem
 from cardsession.core.facts import CardFacts, Certificate, Standing
 from cardsession.core.filter import RawApdu
@@ -21,6 +21,10 @@ from cardsession.core.states import Event
 from cardsession.core.tries import PinStatus
 from cardsession.ports import Channel, Disposition, Past, Talk
 from cardsession.shown import Office
+
+T = TypeVar("T")
+Now = Callable[[], int]
+"""The clock, in microseconds."""
 
 GONE = frozenset({Problem.CARD_REMOVED, Problem.READER_REMOVED})
 """Failures that are the card's removal."""
@@ -36,6 +40,8 @@ class Found:
     certificates: Mapping[str, Certificate]
     standing: Standing
     past: Past
+    usec: int
+    """When it was read."""
 
     def shown_on(self, card: CardFacts, office: Office) -> CardFacts:
         """The card's facts as found, now."""
@@ -52,7 +58,7 @@ class Found:
             nhs=probe.nhs,
             temporary=policy.is_temporary(probe.serial, office.config.card.temporary),
         )
-        card = update.counted(card, probe.tries, usec)
+        card = update.counted(card, probe.tries, self.usec)
         card = update.remembered(
             card,
             in_flight=past.in_flight,
@@ -68,6 +74,15 @@ class Counted:
     """The counters as the card told them; None: it could not be asked."""
 
     tries: Mapping[str, PinStatus] | None
+    usec: int = 0
+    """When it did."""
+
+
+def timed(dialogue: Dialogue[T], now: Now) -> Dialogue[tuple[T, int]]:
+    """The same, and its time, taken while nobody else can come at the card: a rival may take a
+    try away before we come to show what was read."""
+    result = yield from dialogue
+    return result, now()
 
 
 async def probe(
@@ -75,15 +90,16 @@ async def probe(
 ) -> tuple[Event, Found]:
     """Who is this, and is it the card that a session waits for? Reads are replayed once after a
     rival's reset."""
-    talk = Talk(lambda: recognise(office.families, atr))
+    talk = Talk(lambda: timed(recognise(office.families, atr), office.clock.usec))
 
-    def work(recognised: Recognised) -> Found:
+    def work(read: tuple[Recognised, int]) -> Found:
+        recognised, usec = read
         known = recognised[1]
         certificates = trust.read_all(known.certificates)
         standing = office.judge.judge(certificates, office.clock.usec())
         user = known.pins.get("user")
         past = office.ledger.past(known.identity, user.reference if user else None)
-        return Found(recognised, certificates, standing, past)
+        return Found(recognised, certificates, standing, past, usec)
 
     try:
         found = await channel.converse_then(talk, work)
@@ -111,22 +127,23 @@ async def rejudge(
 
 
 async def question(
-    channel: Channel, family: Profile, known: Probe, home: Event
+    channel: Channel, family: Profile, known: Probe, home: Event, now: Now
 ) -> tuple[Event, Counted]:
     """The counters now, with nobody left verified."""
-    return home, Counted(await channel.converse(Talk(lambda: family.question(known))))
+    talk = Talk(lambda: timed(family.question(known), now))
+    return home, Counted(*await channel.converse(talk))
 
 
 async def drop(
-    channel: Channel, family: Profile, known: Probe, home: Event
+    channel: Channel, family: Profile, known: Probe, home: Event, now: Now
 ) -> tuple[Event, Counted]:
     """End every authority on the card, by command or by reset, and let go of it."""
     talk = Talk(
-        dialogue=lambda: family.release(known),
-        settled=lambda tries: Disposition.RESET if tries is None else Disposition.LEAVE,
+        dialogue=lambda: timed(family.release(known), now),
+        settled=lambda told: Disposition.RESET if told[0] is None else Disposition.LEAVE,
         failed=Disposition.RESET,
     )
-    return home, Counted(await channel.converse(talk))
+    return home, Counted(*await channel.converse(talk))
 
 
 async def sign(  # noqa: PLR0913, PLR0917 - what one signature needs

@@ -135,7 +135,7 @@ class Desk:
         self.new_generation()
         self._effects.give_up(event)
         self.shown.states(self.state)
-        self.shown.set_reader(last_error=TEXTS[Problem.INTERNAL])
+        self.shown.fault(TEXTS[Problem.INTERNAL])
 
     # conversations: each comes home as an event of this card, or not at all
 

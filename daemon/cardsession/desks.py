@@ -82,6 +82,7 @@ class Desks:
         self._desks: dict[str, Desk] = {}
         self._over: OrderedDict[int, str] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
+        self._trouble = ""
         self._office = Office(
             config=config,
             clock=clock,
@@ -115,7 +116,9 @@ class Desks:
         log.info("reader.appeared", reader=name)
         label = self._config.readers.labels.get(slot.name, "")
         reader = ReaderFacts(id=name, name=name, label=label)
-        return Desk(reader, self._channel(slot.name), self._office)
+        desk = Desk(reader, self._channel(slot.name), self._office)
+        desk.shown.trouble(self._trouble)
+        return desk
 
     def _close(self, desk: Desk, reason: EndReason) -> None:
         log.info("reader.gone", reader=desk.shown.reader.name, reason=reason)
@@ -201,8 +204,9 @@ class Desks:
 
     def trouble(self, text: str) -> None:
         """Something that all readers share is wrong, or ("") is not any more."""
+        self._trouble = text
         for desk in self._desks.values():
-            desk.shown.set_reader(last_error=text)
+            desk.shown.trouble(text)
 
     async def query(self, session: int, caller: Caller, label: str) -> PinStatus:
         """One PIN's state."""

@@ -125,7 +125,8 @@ class Effects:
             nobody = Failure(Problem.USED_BY_REQUIRED, "a temporary card: say who uses it")
             self._desk.post(Event.OPEN_FAILED, nobody)
         else:
-            work = conversations.question(*self._card.talk(), Event.OPENED)
+            now = self._office.clock.usec
+            work = conversations.question(*self._card.talk(), Event.OPENED, now)
             self._desk.launch(work, Event.OPEN_FAILED)
 
     def _do_start_session(self, *_: Any) -> None:
@@ -177,7 +178,8 @@ class Effects:
 
     def _do_release(self, *_: Any) -> None:
         if self._card.family:
-            work = conversations.drop(*self._card.talk(), Event.RELEASED)
+            now = self._office.clock.usec
+            work = conversations.drop(*self._card.talk(), Event.RELEASED, now)
             self._desk.launch(work, Event.RELEASED)
         else:
             self._desk.post(Event.RELEASED)
@@ -252,7 +254,9 @@ class Effects:
     def _do_lock(self, _: Event, ask: PlainAsk) -> None:
         self.waiting.asking = ask
         self._shown.disown()  # it is shown as locked from here on
-        self._desk.launch(conversations.drop(*self._card.talk(), Event.LOCK_DONE), Event.LOCK_DONE)
+        now = self._office.clock.usec
+        work = conversations.drop(*self._card.talk(), Event.LOCK_DONE, now)
+        self._desk.launch(work, Event.LOCK_DONE)
 
     def _do_answer_done(self, _: Event, payload: Any) -> None:
         ask = payload if isinstance(payload, PlainAsk) else self.waiting.asking

@@ -85,7 +85,16 @@ class PinEffects:
             active=bool(session.verified_usec),
             exclusive=config.session.hold is Hold.EXCLUSIVE,
             certificates=card.certificates,
+            now=self._office.clock.usec,
+            changed_usec=lambda: self._changed_usec(fresh),
         )
+
+    def _changed_usec(self, fresh: Pin | None) -> int:
+        """When the ledger says that it was last changed; it may wait for the disk."""
+        known = self._card.known
+        if known is None or fresh is None:
+            return 0
+        return self._office.ledger.past(known.identity, fresh.reference).changed_usec
 
     def _pins(self, ask: SubmitAsk, card: CardFacts) -> tuple[Pin, Pin | None]:
         """Whose counter is at stake, and whose new passcode comes with it."""
@@ -155,8 +164,7 @@ class PinEffects:
             fields["left"] = str(count)
         log.info("pin.judged", reader=self._shown.reader.name, **fields)
         self._shown.record("pin.judged", **fields)
-        usec = self._office.clock.usec()
-        self._shown.set_card(lambda card: _after(card, ask, submitted, usec))
+        self._shown.set_card(lambda card: _after(card, ask, submitted))
 
     def answer_judgement(self, _: Event, submitted: Submitted) -> None:
         """Tell the caller, once everything else shows it."""
@@ -200,7 +208,8 @@ class PinEffects:
         if self._card.known is None or ask.label not in self._card.known.pins:
             self._desk.post(Event.QUERY_FAILED, _NO_PIN)
         else:
-            work = conversations.question(*self._card.talk(), Event.QUERIED)
+            now = self._office.clock.usec
+            work = conversations.question(*self._card.talk(), Event.QUERIED, now)
             self._desk.launch(work, Event.QUERY_FAILED)
 
     def query_from_cache(self, _: Event, ask: QueryAsk) -> None:
@@ -218,10 +227,10 @@ class PinEffects:
         self._card.count_exchanges()
         if payload is None:
             return
-        tries = payload.tries if isinstance(payload, Counted) else None
+        counted = payload if isinstance(payload, Counted) else Counted(None)
         exclusive = self._office.config.session.hold is Hold.EXCLUSIVE
         alone = exclusive and event in (Event.RELEASED, Event.LOCK_DONE)
-        usec = self._office.clock.usec()
+        tries, usec = counted.tries, counted.usec
         self._shown.set_card(lambda card: update.counted(card, tries, usec, undisturbed=alone))
 
     def answer_query(self, _: Event, counted: Counted) -> None:
@@ -231,14 +240,14 @@ class PinEffects:
             ask.answer(counted.tries.get(ask.label, Unknown()))
 
 
-def _after(card: CardFacts, ask: SubmitAsk, submitted: Submitted, usec: int) -> CardFacts:
+def _after(card: CardFacts, ask: SubmitAsk, submitted: Submitted) -> CardFacts:
     """The card as a submission left it."""
-    judged = submitted.judged
+    judged, usec = submitted.judged, submitted.usec
     card = update.judged(card, ask.label, judged, usec)
     if judged.outcome in (Outcome.CHANGED, Outcome.UNBLOCKED) and ask.request.label == "user":
-        card = update.changed(card, usec)
+        card = update.changed(card, submitted.changed_usec)
     if submitted.dropped is not None:
-        card = update.counted(card, submitted.dropped.tries, usec)
+        card = update.counted(card, submitted.dropped.tries, submitted.dropped.usec)
     return card
 
 

@@ -105,6 +105,7 @@ class Shown:
         self.session: SessionFacts | None = None
         self.exchanges_before = 0
         """Of the channel, when the session was opened."""
+        self._fault = self._trouble = ""
         self._office = office
         office.publisher.show(reader)
 
@@ -121,6 +122,20 @@ class Shown:
         if now != self.reader:
             self.reader = now
             self._office.publisher.show(now)
+
+    def fault(self, text: str) -> None:
+        """What is wrong with the reader or its card; "" from the next card on."""
+        self._fault = text
+        self._tell()
+
+    def trouble(self, text: str) -> None:
+        """What is wrong for all readers, whatever card comes; "" when it is over."""
+        self._trouble = text
+        self._tell()
+
+    def _tell(self) -> None:
+        texts = (self._fault, self._trouble)
+        self.set_reader(last_error="; ".join(each for each in texts if each))
 
     def set_card(self, change: Callable[[CardFacts], CardFacts]) -> None:
         """Change facts of the card, if there is one."""
@@ -146,7 +161,8 @@ class Shown:
         number = next(self._office.card_numbers)
         self.card = CardFacts(number, self.reader.id, atr, clock.usec(), clock.monotonic_usec())
         self._office.publisher.show(self.card)
-        self.set_reader(card=number, insert_count=self.reader.insert_count + 1, last_error="")
+        self.set_reader(card=number, insert_count=self.reader.insert_count + 1)
+        self.fault("")
 
     def drop_card(self, reason: str) -> None:
         """The card is not there any more."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -17,7 +17,7 @@ from cardsession import conversations
 from cardsession.asks import SubmitAsk
 from cardsession.cards.guard import takes
 from cardsession.cards.profile import Pin, Probe, Profile, Request
-from cardsession.conversations import Counted
+from cardsession.conversations import Counted, Now, timed
 from cardsession.core import signing, trust
 from cardsession.core.dialogue import Dialogue
 from cardsession.core.errors import Failure, Malformed, Problem
@@ -55,6 +55,9 @@ class Terms:
     """Whether the session has an authority that is held."""
     exclusive: bool
     certificates: Mapping[str, Certificate]
+    now: Now
+    changed_usec: Callable[[], int] = lambda: 0
+    """When the ledger says that the passcode was last changed; for the reader's thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,14 @@ class Submitted:
     """What came of it."""
 
     judged: Judged
+    usec: int = 0
+    """When the card did; 0 if it was not asked."""
     signature: bytes = b""
     proof: Proof = Proof.NOT_ASKED
     failure: Failure | None = None
     """The passcode was right, and the signature was not to be had."""
+    changed_usec: int = 0
+    """When the passcode got its new value, as a restart will find it."""
     dropped: Counted | None = None
     """The counters read afterwards, where the authority that came with it was dropped."""
 
@@ -81,23 +88,29 @@ async def submit(
     if unfit is not None:
         return Event.PIN_JUDGED, Submitted(Judged(unfit, Unknown(), sent=False))
     talk = Talk(
-        dialogue=lambda: _dialogue(family, known, ask, terms),
-        settled=lambda said: _disposition(said[0], ask, terms),
+        dialogue=lambda: timed(_dialogue(family, known, ask, terms), terms.now),
+        settled=lambda said: _disposition(said[0][0], ask, terms),
         failed=Disposition.RESET,
         exclusive=terms.exclusive,
         permit=ask.permit,
         asked_by=ask.asked_by,
     )
-    submitted = await channel.converse_then(talk, lambda said: _checked(said, ask, terms))
+
+    def check(said: tuple[Said, int]) -> Submitted:
+        found = replace(_checked(said[0], ask, terms), usec=said[1])
+        taken = found.judged.outcome in (Outcome.CHANGED, Outcome.UNBLOCKED)
+        return replace(found, changed_usec=terms.changed_usec()) if taken else found
+
+    submitted = await channel.converse_then(talk, check)
     if _left_over(submitted.judged, ask, terms):
-        submitted = replace(submitted, dropped=await _drop(channel, family, known))
+        submitted = replace(submitted, dropped=await _drop(channel, family, known, terms.now))
     return _home(submitted, ask, terms), submitted
 
 
-async def _drop(channel: Channel, family: Profile, known: Probe) -> Counted:
+async def _drop(channel: Channel, family: Profile, known: Probe, now: Now) -> Counted:
     """What nobody has a session for is taken back; the judgement is told whatever comes of it."""
     try:
-        return (await conversations.drop(channel, family, known, Event.PIN_JUDGED))[1]
+        return (await conversations.drop(channel, family, known, Event.PIN_JUDGED, now))[1]
     except (Failure, Malformed):
         return Counted(None)
 
@@ -218,7 +231,7 @@ def _checked(said: Said, ask: SubmitAsk, terms: Terms) -> Submitted:
     if ask.request.signing is None:
         return Submitted(judged, proof=Proof.GIVEN if holds else Proof.FAILED)
     if holds:
-        return Submitted(judged, signature)
+        return Submitted(judged, signature=signature)
     text = "the card gave no signature that fits the certificate"
     return Submitted(judged, failure=Failure(Problem.NOT_SUPPORTED, text))
 

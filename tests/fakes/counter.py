@@ -88,7 +88,7 @@ class Counter:
     ) -> None:
         self.clock = FakeClock()
         self.publisher = FakePublisher()
-        self.ledger = MemoryLedger()
+        self.ledger = MemoryLedger(self.clock.usec)
         self.channels: dict[str, FakeChannel] = {}
         self._slots: dict[str, SlotReport] = {name: SlotReport(name) for name in readers}
         self.judge = FakeJudge()

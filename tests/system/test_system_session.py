@@ -248,7 +248,6 @@ async def test_open_waits_for_a_card_that_is_being_read(seen: Subscriber, card: 
     assert seen.all("Session")[session]["State"] == "unverified"
 
 
-
 async def test_stop_ends_sessions_and_drops_authority(
     daemon: Daemon, seen: Subscriber, card: Card, canary: str
 ) -> None:

@@ -18,6 +18,7 @@ from .tries import (
     Source,
     Unknown,
     Verified,
+    left,
 )
 
 _ANEW = (Outcome.CHANGED, Outcome.UNBLOCKED)
@@ -62,10 +63,13 @@ def counted(
 ) -> CardFacts:
     """The counters as the card told them at `usec`; None: it could not be asked.
 
-    `undisturbed`: nobody but us could talk to the card since what is shown was judged.
+    A card that was not asked keeps what it told before, with its time: a wrong passcode's count,
+    say. `undisturbed`: nobody but us could talk to it since what is shown was judged.
     """
     if tries is None:
         return stale(card)
+    if tries and all(status == Unknown() for status in tries.values()):
+        return _unasked(card, tries)
     known = {label: status for label, status in tries.items() if status != NoSuchPin()}
     told = any(not isinstance(status, Unknown) for status in known.values())
     most = {**card.pins.most, **(_most(card.pins, known) if undisturbed else {})}
@@ -95,16 +99,42 @@ def remembered(
 
 
 def judged(card: CardFacts, label: str, verdict: Judged, usec: int) -> CardFacts:
-    """One PIN after a submission; where nothing was sent the count is a fresh reading."""
+    """One PIN after a submission; where nothing was sent the count is a fresh reading.
+
+    All numbers that are shown were read at one time: those of PINs that this conversation did
+    not tell of are not shown any more.
+    """
     if verdict.outcome in (Outcome.BAD_FORMAT, Outcome.BAD_NEW_PIN) and not verdict.sent:
         return card  # nothing was asked either
-    told = verdict.sent and not verdict.read_back
-    source = Source.LAST_VERIFY if told else Source.CARD
-    if isinstance(verdict.status, Unknown):
-        lost = verdict.sent and verdict.outcome not in _ANEW
-        source = Source.STALE if lost else Source.NONE
-    status = {**card.pins.status, label: verdict.status, **verdict.others}
+    nothing = isinstance(verdict.status, Unknown)
+    if nothing and not verdict.sent:
+        return _told_nothing(card, label, verdict)
+    lost = nothing and verdict.sent and verdict.outcome not in _ANEW
+    others = {
+        other: Unknown() if left(status) is not None else status
+        for other, status in card.pins.status.items()
+    }
+    status = {**others, label: verdict.status, **verdict.others}
+    source = Source.STALE if lost else Source.NONE
+    if not lost and not (nothing and _numberless(status)):
+        source = Source.LAST_VERIFY if verdict.sent and not verdict.read_back else Source.CARD
     return _pins(card, status=status, source=source, read_usec=usec, issued_locked=False)
+
+
+def _told_nothing(card: CardFacts, label: str, verdict: Judged) -> CardFacts:
+    """A refusal that rests on nothing the card said: what it told before stands, with its time,
+    but for the PIN that it was asked about in vain."""
+    pins = card.pins
+    if verdict.outcome is Outcome.REFUSED_LAST_TRY and verdict.status == Unknown():
+        return card
+    kept = {**pins.status, label: verdict.status}
+    source = Source.NONE if _numberless(kept) and pins.source is not Source.STALE else pins.source
+    return _pins(card, status=kept, source=source)
+
+
+def _numberless(status: Mapping[str, PinStatus]) -> bool:
+    """Whether no count is shown."""
+    return all(left(each) is None for each in status.values())
 
 
 def changed(card: CardFacts, usec: int) -> CardFacts:
@@ -128,6 +158,19 @@ def aged(card: CardFacts, standing: Standing, usec: int, renewal_days: int) -> C
         renewal_due=policy.renewal_due(until, now, renewal_days),
         standing=standing,
     )
+
+
+def _unasked(card: CardFacts, tries: Mapping[str, PinStatus]) -> CardFacts:
+    """Nothing was asked: what was told stands, but nobody is verified any more."""
+    before = card.pins.status
+    kept = {
+        label: Unknown() if isinstance(before.get(label), Verified) else before.get(label, status)
+        for label, status in tries.items()
+    }
+    told = any(not isinstance(status, Unknown) for status in kept.values())
+    lost = card.pins.source is Source.STALE
+    source = card.pins.source if told or lost else Source.NONE
+    return _pins(card, status=kept, source=source)
 
 
 def _most(before: PinFacts, now: Mapping[str, PinStatus]) -> dict[str, int]:
