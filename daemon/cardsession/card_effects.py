@@ -93,7 +93,9 @@ class CardEffects:
         self._shown.set_card(lambda card: found.shown_on(card, self._office))
         card = self._shown.card
         log.info("card.read", reader=self._shown.reader.name, profile=card and card.profile)
-        self._shown.record("card.read", profile=self.known.profile)
+        # a try whose outcome nobody learnt, because the daemon ended first, is told here
+        doubt = {"in_flight": 1} if found.past.in_flight else {}
+        self._shown.record("card.read", profile=self.known.profile, **doubt)
         if card and card.state is CardState.READY:
             self._office.publisher.card_ready(card)
         self._judge_later()

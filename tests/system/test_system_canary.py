@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from cardsession.bus.connection import BusError
+from cardsession.bus.connection import BusError, Variant
 from cardsession.stack import Bus, Card, Child, Daemon, Pcscd
 from cardsession.stack.monitor import Monitor
-from system.subscriber import Subscriber
+from system.subscriber import Subscriber, memfd
 
 NEVER_SET = "64827193"
 """A wrong passcode is a secret too: it is most often the right one with a slip."""
+NEW, NEWER, PUK = "90817263", "51423160", "35792468"
+"""Of the card's next passcodes, and its PUK."""
+DIGEST = hashlib.sha256(b"a prescription").digest()
 
 
 def memory(pid: int) -> bytes:
@@ -31,9 +35,30 @@ def memory(pid: int) -> bytes:
 
 def written(directory: Path, pid: int) -> dict[str, bytes]:
     """Every file of the run, and what /proc tells everybody of the process."""
-    files = [file for file in directory.iterdir() if file.is_file()]
+    files = [file for file in directory.rglob("*") if file.is_file()]
     files += [Path(f"/proc/{pid}/{name}") for name in ("status", "cmdline", "environ")]
     return {file.name: file.read_bytes() for file in files}
+
+
+async def everything_else(seen: Subscriber, session: str, canary: str) -> list[str]:
+    """Outcomes of every other call that carries a secret."""
+    known = {"accept-unknown": Variant("b", True)}
+    sign = ("signature", "ecdsa-sha256", DIGEST, 0, {})
+    calls: list[tuple[str, str, tuple[object, ...], tuple[str, ...]]] = [
+        ("SignWithPin", "ssayha{sv}", sign, (NEVER_SET,)),
+        ("VerifyPin", "sha{sv}", ("user", 0, {}), (canary,)),
+        ("SignWithPin", "ssayha{sv}", sign, (canary,)),
+        ("ChangePin", "shha{sv}", ("user", 0, 1, {}), (canary, "1234")),
+        ("ChangePin", "shha{sv}", ("user", 0, 1, {}), (canary, NEW)),
+        ("UnblockPin", "shha{sv}", ("user", 0, 1, known), (NEVER_SET, NEWER)),
+        ("UnblockPin", "shha{sv}", ("user", 0, 1, known), (PUK, NEWER)),
+    ]
+    outcomes = []
+    for member, signature, body, secrets in calls:
+        fds = tuple(memfd(secret.encode()) for secret in secrets)
+        answer = await seen.call(session, "Session", member, signature, body, fds)
+        outcomes.append(str(answer[0]))
+    return outcomes
 
 
 async def test_a_passcode_leaves_no_trace(  # noqa: PLR0913, PLR0917 - every place is looked at
@@ -47,9 +72,10 @@ async def test_a_passcode_leaves_no_trace(  # noqa: PLR0913, PLR0917 - every pla
 ) -> None:
     begin(Monitor(rundir, bus.address))
     daemon = daemons(
-        configuration='[log]\nlevel = "debug"\n', environment={"PYTHONASYNCIODEBUG": "1"}
+        configuration='[log]\nlevel = "debug"\n[pin]\nunblock = ["piv"]\n',
+        environment={"PYTHONASYNCIODEBUG": "1"},
     )
-    card = cards()
+    card = cards(puk=PUK)
     async with await Subscriber.open(bus.address) as seen:
         card.insert()
         path, _ = await seen.card_in_state("ready")
@@ -69,12 +95,17 @@ async def test_a_passcode_leaves_no_trace(  # noqa: PLR0913, PLR0917 - every pla
         ]  # fmt: skip
         with contextlib.suppress(BusError):
             await seen.verify(session, canary.encode() * 20)
+        assert await everything_else(seen, session, canary) == [
+            "incorrect", "verified", "verified", "bad-new-pin", "changed", "incorrect", "unblocked"
+        ]  # fmt: skip
+        assert (await seen.verify(session, NEWER.encode()))[0] == "verified"
         card.tell("pull-at", n=card.status()["exchanges"] + 5, stage="after")
         with contextlib.suppress(BusError):
-            await seen.verify(session, canary.encode())
+            await seen.verify(session, NEWER.encode())
         await seen.no_card()
 
-    marks = [canary.encode(), NEVER_SET.encode(), canary.encode().hex().encode()]
+    secrets = [each.encode() for each in (canary, NEVER_SET, NEW, NEWER, PUK)]
+    marks = [*secrets, *(each.hex().encode() for each in secrets)]
     held = memory(daemon.pid)
     assert b"org.cardsession1" in held, "the memory was read"
     assert b"pin.judged" in daemon.log().encode(), "the log was written"

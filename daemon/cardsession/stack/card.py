@@ -38,6 +38,7 @@ class Card(Child):
         inserted: bool = False,
         options: Sequence[str] = (),
         pin: str | None = None,
+        puk: str | None = None,
         signature_pin: str | None = None,
         name: str = "card",
     ) -> None:
@@ -52,7 +53,7 @@ class Card(Child):
             f"{name} in slot {slot}",
             command,
             directory / f"{name}{slot}.log",
-            child_environment(_secrets(PIN=pin, SIGNATURE_PIN=signature_pin)),
+            child_environment(_secrets(PIN=pin, PUK=puk, SIGNATURE_PIN=signature_pin)),
         )
 
     def start(self) -> None:

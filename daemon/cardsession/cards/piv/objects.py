@@ -65,12 +65,17 @@ def chuid() -> Dialogue[tuple[str, str]]:
     part 1 clause 3.1.2. Only the GUID tells cards apart: issuers outside the federal government
     give all of theirs the same FASC-N.
 
-    Both stand before the issuer's signature, which may fill kilobytes: its rest is not fetched.
+    Both stand before the issuer's signature, which may fill kilobytes: its rest is not fetched,
+    but given up by selecting the application once more. Any other command should do that, too
+    (ISO/IEC 7816-4 clause 11.8.1); yet there are cards (OpenFIPS201 1.10) that refuse the next
+    GENERAL AUTHENTICATE with 6985 while an answer waits.
     """
     data = tlv.encode(0x5C, CHUID)
     command = Command(0x00, 0xCB, 0x3F, 0xFF, data, ne=256, enough=1)
     reply = yield from transmit(command)
     cut = reply.sw.sw1 == BYTES_WAITING
+    if cut:
+        yield from select()
     if not reply.sw.ok and not cut:
         return "", ""
     try:
