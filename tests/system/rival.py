@@ -1,7 +1,7 @@
 """Another program at the same reader, as a process of its own: lines in, lines out.
 
 hold / exclusive: take the card (a transaction, or the whole reader); free: let go, the card as
-it is; verify PIN, state: VERIFY with and without data; reset.
+it is; verify PIN, state: VERIFY with and without data to a PIV card; apdu HEX; reset.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ for line in sys.stdin:
     elif word == "verify":
         say(PIV)
         print(say("0020008008" + rest[0].encode().hex().ljust(16, "f")))
+    elif word == "apdu":
+        print(say(rest[0]))
     elif word == "state":
         say(PIV)
         print(say("00200080"))

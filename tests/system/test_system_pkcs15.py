@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cardsession.stack import Bus, Card, Daemon
+from cardsession.stack import Bus, Card, Daemon, Pcscd
 from fakes.signatures import openssl_accepts, public_pem
 from system.opensc import Judge
+from system.rival import Rival
 from system.subscriber import Subscriber, memfd
 
 WRONG = b"11112222"
@@ -164,3 +165,31 @@ async def test_issued_locked_is_told_from_blocked(seen: Subscriber, cards: Cards
     session = await seen.open_session(path)
     assert await seen.verify(session, WRONG, accept_unknown=True) == ("was-blocked", -1)
     assert card.status()["wrong"] == 0
+
+
+async def test_the_next_program_finds_nobody_verified(
+    seen: Subscriber, cards: Cards, pcscd: Pcscd, canary: str
+) -> None:
+    select, question = "00A404000CA000000063504B43532D3135", "00200081"
+    card = pkcs15(cards)
+    card.insert()
+    path, _ = await seen.card_in_state("ready")
+    with Rival() as rival:
+        # what a rival leaves behind is gone when a session exists
+        assert rival.say("shared") == "00000000"
+        rival.say(f"apdu {select}")
+        padded = canary.encode().ljust(8, b"\xff").hex()
+        assert rival.say(f"apdu 0020008108{padded}") == "9000"
+        rival.say("free")
+        session = await seen.open_session(path)
+        rival.say("shared")
+        rival.say(f"apdu {select}")
+        assert rival.say(f"apdu {question}") == "63c3"
+        rival.say("free")
+        # and so is what a session leaves behind
+        assert (await seen.verify(session, canary.encode(), accept_unknown=True))[0] == "verified"
+        assert rival.say("shared") == "8010000B"
+        await seen.call(session, "Session", "Close")
+        rival.say("shared")
+        rival.say(f"apdu {select}")
+        assert rival.say(f"apdu {question}") == "63c3"

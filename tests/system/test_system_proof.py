@@ -39,7 +39,12 @@ async def active(seen: Subscriber, card: Card, canary: str, **options: Variant) 
     return path, session
 
 
-HASHES = {"rsa2048": ["sha256", "sha384", "sha512"], "p256": ["sha256"], "p384": ["sha384"]}
+HASHES = {
+    "rsa2048": ["sha256", "sha384", "sha512"],
+    "rsa3072": ["sha256"],
+    "p256": ["sha256"],
+    "p384": ["sha384"],
+}
 
 
 @pytest.mark.parametrize("key", HASHES)
