@@ -13,7 +13,7 @@ from cardsession.cards.profile import Probe, Profile
 from cardsession.conversations import Found
 from cardsession.core import policy, update
 from cardsession.core.errors import TEXTS, Failure, Problem
-from cardsession.core.facts import CardFacts, CardState, Certificate, Standing
+from cardsession.core.facts import CardFacts, CardState, Certificate, Standing, Trust
 from cardsession.core.states import Event
 from cardsession.ports import Channel, SignRequest
 from cardsession.shown import Office, Shown
@@ -45,6 +45,8 @@ class CardEffects:
         self.known: Probe | None = None
         self.selected = True
         """Whether the card's application is, as far as we did: not after a caller's APDU."""
+        self.foreign = False
+        """Whether a caller's APDU was let through, which may have won more than a PIN opens."""
         self._expected: tuple[str, bytes] | None = None
         """Identity and authentication certificate of the card that a session waits for."""
         self._desk = actor
@@ -70,7 +72,7 @@ class CardEffects:
         if self._shown.card:
             return  # a stuck reader's card that is called mute: it was shown when it came
         self._forget()
-        self.selected = True
+        self.selected, self.foreign = True, False
         self._retries = 0
         self._shown.new_card(atr)
 
@@ -190,6 +192,9 @@ class CardEffects:
             self._shown.set_card(
                 lambda card: replace(card, certificates={**card.certificates, **found})
             )
+            card = self._shown.card
+            if found and card and card.standing.trust is Trust.UNTRUSTED:
+                self.rejudge()  # a link of the holder's chain may be among them
 
     def drop(self, reason: str) -> None:
         """The card is gone, and so is what was known of it."""

@@ -14,7 +14,7 @@ from cardsession.cards import recognise
 from cardsession.cards.profile import Probe, Profile, Recognised, Request
 from cardsession.core import policy, trust, update
 from cardsession.core.dialogue import Dialogue, transmit_verbatim
-from cardsession.core.errors import Failure, Malformed, Problem
+from cardsession.core.errors import TEXTS, Failure, Malformed, Problem
 from cardsession.core.facts import CardFacts, Certificate, Standing
 from cardsession.core.filter import RawApdu
 from cardsession.core.states import Event
@@ -134,13 +134,14 @@ async def question(
     return home, Counted(*await channel.converse(talk))
 
 
-async def drop(
-    channel: Channel, family: Profile, known: Probe, home: Event, now: Now
+async def drop(  # noqa: PLR0913, PLR0917 - what a farewell needs
+    channel: Channel, family: Profile, known: Probe, home: Event, now: Now, reset: bool = False
 ) -> tuple[Event, Counted]:
-    """End every authority on the card, by command or by reset, and let go of it."""
+    """End every authority on the card, by command or by reset, and let go of it. `reset`: there
+    may be one that no command of the family's ends."""
     talk = Talk(
         dialogue=lambda: timed(family.release(known), now),
-        settled=lambda told: Disposition.RESET if told[0] is None else Disposition.LEAVE,
+        settled=lambda told: Disposition.RESET if reset or told[0] is None else Disposition.LEAVE,
         failed=Disposition.RESET,
     )
     return home, Counted(*await channel.converse(talk))
@@ -158,7 +159,7 @@ async def sign(  # noqa: PLR0913, PLR0917 - what one signature needs
     have changed what is selected on a shared card."""
     wanted = ask.request
     request = Request(wanted.slot, wanted.algorithm, wanted.digest, certificate.key_bits)
-    talk = _held(Talk(lambda: family.sign(known, request, fresh=fresh)))
+    talk = _held(ask, lambda: family.sign(known, request, fresh=fresh))
 
     def check(signature: bytes) -> bytes:
         der = certificate.der
@@ -175,7 +176,7 @@ async def transmit(
     channel: Channel, ask: TransmitAsk, apdu: RawApdu
 ) -> tuple[Event, Failure | None]:
     """A caller's APDU, and what the card said."""
-    talk = _held(Talk(lambda: transmit_verbatim(apdu)))
+    talk = _held(ask, lambda: transmit_verbatim(apdu))
 
     async def converse() -> tuple[bytes, int]:
         reply = await channel.converse(talk)
@@ -184,9 +185,16 @@ async def transmit(
     return await _used(ask, converse, wants_pin=False)
 
 
-def _held(talk: Talk[Any]) -> Talk[Any]:
-    """A talk during a session that is active: the card is held before and after."""
-    return Talk(talk.dialogue, lambda _: Disposition.HOLD, Disposition.HOLD)
+def _held(ask: UseAsk[Any], dialogue: Callable[[], Dialogue[Any]]) -> Talk[Any]:
+    """A talk during a session that is active: the card is held before and after. What waits
+    behind others is not begun for a caller who was answered: the session is over."""
+
+    def wanted() -> Dialogue[Any]:
+        if ask.answered.done():
+            raise Failure(Problem.SESSION_ENDED, TEXTS[Problem.SESSION_ENDED])
+        return dialogue()
+
+    return Talk(wanted, lambda _: Disposition.HOLD, Disposition.HOLD)
 
 
 async def _used(

@@ -38,6 +38,10 @@ TAKEOVER_SECONDS = 5.0
 _SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.STUCK, State.GONE})
 """States in which whoever waited for the card can be answered."""
 _EMPTY = frozenset({State.EMPTY, State.LOCKED_AWAY, State.KEPT_AWAY})
+_RECOVERIES = {
+    Event.CARD_REMOVED: Event.RECOVERED_EMPTY,
+    Event.CARD_INSERTED: Event.RECOVERED,
+}
 _ELSEWHERE = frozenset({State.ELSEWHERE, State.LOCKED_ELSEWHERE, State.KEPT_ELSEWHERE})
 
 
@@ -55,7 +59,8 @@ class Desk:
         self._generation = 0
         self._doubts = 0
         self._timers = Timers(office.clock)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        """Conversations under way, as they were begun."""
         self._effects = Effects(self, self.shown, channel, office)
 
     # events in
@@ -124,6 +129,8 @@ class Desk:
             self.shown.states(self.state)
             if self.state in _SETTLED:
                 self._effects.answer_deferred()
+            if self.state is State.STUCK and not self._tasks and event in _RECOVERIES:
+                self.post(_RECOVERIES[event])  # nothing hangs: what that card met was our bug
         except Exception as error:  # our bug must not take the other readers along
             self._fault(event, error)
             if isinstance(payload, Ask):
@@ -143,8 +150,8 @@ class Desk:
         """Begin a conversation; it comes home as an event, a failed one as `failed`."""
         home = self._bring_home(work, failed, self._generation)
         task = asyncio.get_running_loop().create_task(home)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
         if "stuck" not in self._timers:
             self._watch_over()
 
@@ -183,11 +190,16 @@ class Desk:
                 return
             log.error("desk.late-fault", reader=self.shown.reader.name, exc_info=error)
             event, payload = failed, None
-        self._timers.cancel("stuck", "held")
-        if len(self._tasks) > 1:  # others are queued behind this one
+        # The thread holds them in order. One that is home before its turn never came to the
+        # thread, and says nothing of it: its caller's passcode could not be read, say.
+        in_turn = next(iter(self._tasks), None) is asyncio.current_task()
+        if in_turn:
+            self._timers.cancel("stuck", "held")
+        if in_turn and len(self._tasks) > 1:  # others are queued behind this one
             self._watch_over()
         if self.state is State.STUCK:
-            self.post(Event.RECOVERED if self.shown.card else Event.RECOVERED_EMPTY)
+            if in_turn:
+                self.post(Event.RECOVERED if self.shown.card else Event.RECOVERED_EMPTY)
         elif generation == self._generation:
             self.post(event, payload)
         elif self.state in _ELSEWHERE:

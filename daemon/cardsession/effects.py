@@ -17,11 +17,12 @@ from cardsession import conversations
 from cardsession.actor import Actor, Timers
 from cardsession.asks import ContextAsk, EndAsk, OpenAsk, PlainAsk, Waiting
 from cardsession.card_effects import CardEffects
-from cardsession.core import policy
+from cardsession.core import policy, update
 from cardsession.core.errors import TEXTS, Failure, Problem
-from cardsession.core.facts import EndReason, ReaderState, SessionState, Trust
+from cardsession.core.facts import CardFacts, EndReason, ReaderState, SessionState, Trust
 from cardsession.core.states import Effect, Event
-from cardsession.pin_effects import PinEffects
+from cardsession.core.tries import Unknown
+from cardsession.pin_effects import LOST, PinEffects
 from cardsession.ports import Channel
 from cardsession.shown import Office, Shown
 from cardsession.submissions import Proof, Submitted
@@ -168,6 +169,9 @@ class Effects:
         if isinstance(payload, EndAsk):
             self._ending.append(payload)
         self._shown.close_session(self._end_reason(event, payload))
+        session = self._shown.session
+        if session and event not in LOST:  # else they hear of the card
+            self._use.end(session.end_reason, finish=True)
 
     def _end_reason(self, event: Event, payload: Any) -> EndReason:
         if isinstance(payload, EndAsk):
@@ -179,7 +183,8 @@ class Effects:
     def _do_release(self, *_: Any) -> None:
         if self._card.family:
             now = self._office.clock.usec
-            work = conversations.drop(*self._card.talk(), Event.RELEASED, now)
+            reset = self._card.foreign
+            work = conversations.drop(*self._card.talk(), Event.RELEASED, now, reset)
             self._desk.launch(work, Event.RELEASED)
         else:
             self._desk.post(Event.RELEASED)
@@ -190,6 +195,7 @@ class Effects:
             session = self._shown.session
             log.info("session.ended", session=session.number, reason=session.end_reason)
             self._shown.record("session.ended", reason=session.end_reason)
+            self._use.end(session.end_reason, finish=False)
             self._card.expect_nobody()
         self._shown.end_session()
         ending, self._ending = self._ending, []
@@ -210,9 +216,17 @@ class Effects:
         )
         self._timers.cancel("grace")
         self._do_touch()
+        self._end_untrusted()
+
+    def _end_untrusted(self) -> None:
+        """A session is active only with a card of a standing that the site accepts."""
+        card = self._shown.card
+        if card and not policy.admits(card.standing, self._office.config.trust.accepted):
+            self._end_by(EndReason.NOT_TRUSTED)
 
     def _do_mark_unverified(self, *_: Any) -> None:
         self._shown.unverify()
+        self._shown.set_card(_nobody_verified)
         self._limit(UNVERIFIED_SECONDS, EndReason.IDLE_TIMEOUT)
 
     def _do_mark_dropped(self, *_: Any) -> None:
@@ -237,16 +251,20 @@ class Effects:
     def _do_rejoin(self, *_: Any) -> None:
         self._shown.rejoin()
         self._shown.record("session.rejoined")
+        if self._shown.session and self._shown.session.state is SessionState.ACTIVE:
+            self._end_untrusted()
 
     def _do_keep_standing(self, event: Event, standing: Any) -> None:
         self._card.keep_standing(event, standing)
         session, card = self._shown.session, self._shown.card
-        if session is None or card is None or not session.verified_usec:
+        if session is None or card is None:
             return
         trusted = card.standing.trust is Trust.TRUSTED
         self._shown.set_session(holder_verified=session.possession_proved and trusted)
-        if not policy.admits(card.standing, self._office.config.trust.accepted):
-            self._end_by(EndReason.NOT_TRUSTED)
+        if session.verified_usec or session.state is SessionState.ACTIVE:
+            self._end_untrusted()
+        elif not policy.admits(card.standing, self._office.config.trust.accepted):
+            self._pin.distrust(card.standing)
 
     def _do_set_context(self, _: Event, ask: ContextAsk) -> None:
         self._shown.set_session(context=dict(ask.context))
@@ -255,10 +273,16 @@ class Effects:
         self.waiting.asking = ask
         self._shown.disown()  # it is shown as locked from here on
         now = self._office.clock.usec
-        work = conversations.drop(*self._card.talk(), Event.LOCK_DONE, now)
+        work = conversations.drop(*self._card.talk(), Event.LOCK_DONE, now, self._card.foreign)
         self._desk.launch(work, Event.LOCK_DONE)
 
     def _do_answer_done(self, _: Event, payload: Any) -> None:
         ask = payload if isinstance(payload, PlainAsk) else self.waiting.asking
         if isinstance(ask, PlainAsk):
             ask.answer(None)
+
+
+def _nobody_verified(card: CardFacts) -> CardFacts:
+    """No PIN is shown as verified any more; what was counted stands."""
+    unasked = dict.fromkeys(card.pins.status, Unknown())
+    return update.counted(card, unasked, card.pins.read_usec)

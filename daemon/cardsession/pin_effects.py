@@ -16,7 +16,7 @@ from cardsession.config import Hold
 from cardsession.conversations import Counted
 from cardsession.core import policy, update
 from cardsession.core.errors import TEXTS, Failure, Problem
-from cardsession.core.facts import CardFacts, EndReason
+from cardsession.core.facts import CardFacts, EndReason, Standing
 from cardsession.core.passcode import NewPinRule
 from cardsession.core.states import Event
 from cardsession.core.tries import Act, Consent, Outcome, Unknown, left
@@ -27,12 +27,13 @@ from cardsession.submissions import Submitted, Terms
 log = get_logger(__name__)
 
 PUK = "puk"
-_LOST = {
+LOST = {
     Event.CARD_REMOVED: Problem.CARD_REMOVED,
     Event.READER_LOST: Problem.READER_REMOVED,
     Event.STUCK: Problem.READER_STUCK,
     Event.HELD: Problem.IN_USE_ELSEWHERE,
 }
+"""Events with which the way to the card is lost, and what whoever waits for it hears."""
 _NO_PIN = Failure(Problem.NO_SUCH_PIN, "the card has no such PIN")
 
 
@@ -64,7 +65,6 @@ class PinEffects:
             self._desk.post(Event.PIN_UNSENT, failure)
             return
         self._timers.set("send", SEND_SECONDS, lambda: self._too_late(ask))
-        self._card.selected = True  # every submission selects the card's application anew
         work = submissions.submit(*self._card.talk(), ask, terms)
         self._desk.launch(work, Event.PIN_LOST)
 
@@ -136,6 +136,16 @@ class PinEffects:
             text = f"the site does not enable UnblockPin for profile {card.profile}"
             raise Failure(Problem.NOT_SUPPORTED, text)
 
+    def distrust(self, standing: Standing) -> None:
+        """The card was judged again, and is none for a session to be active with: a passcode that
+        was not sent yet is not sent."""
+        ask = self._waiting.asking
+        pins = self._card.known.pins if self._card.known else {}
+        if not isinstance(ask, SubmitAsk) or ask.request.act is not Act.VERIFY:
+            return
+        if ask.label in pins and pins[ask.label].grants and ask.withdraw():
+            ask.fail(policy.not_trusted(standing))
+
     def _too_late(self, ask: SubmitAsk) -> None:
         if ask.withdraw():
             ask.refuse(Problem.IN_USE_ELSEWHERE, "the card could not be had in time")
@@ -154,6 +164,9 @@ class PinEffects:
         self._card.count_exchanges()
         ask, judged = self._waiting.asking, submitted.judged
         assert isinstance(ask, SubmitAsk)  # noqa: S101 - the table: only after it was asked
+        ask.label = submitted.label or ask.label
+        if judged.sent:
+            self._card.selected = True  # the card's application was, for it
         fields = {
             "label": ask.label,
             "act": ask.request.act.name.lower(),
@@ -181,7 +194,7 @@ class PinEffects:
         """Tell whoever waits why there is no judgement, no signature, no session."""
         self._timers.cancel("send")
         failure = _failure(event, payload)
-        if event in _LOST:
+        if event in LOST:
             for use in list(self._waiting.using):
                 use.fail(failure)
         ask, self._waiting.asking = self._waiting.asking, None
@@ -252,7 +265,7 @@ def _after(card: CardFacts, ask: SubmitAsk, submitted: Submitted) -> CardFacts:
 
 
 def _failure(event: Event, payload: Any) -> Failure:
-    lost = _LOST.get(event)
+    lost = LOST.get(event)
     if payload is EndReason.BACKEND_LOST:
         lost = Problem.BACKEND_UNAVAILABLE
     if lost is None and isinstance(payload, Failure):

@@ -17,15 +17,15 @@ from cardsession import conversations
 from cardsession.asks import SubmitAsk
 from cardsession.cards.guard import takes
 from cardsession.cards.profile import Pin, Probe, Profile, Request
-from cardsession.conversations import Counted, Now, timed
+from cardsession.conversations import Counted, Now, T, timed
 from cardsession.core import signing, trust
-from cardsession.core.dialogue import Dialogue
+from cardsession.core.dialogue import Attempt, Dialogue, Reset
 from cardsession.core.errors import Failure, Malformed, Problem
 from cardsession.core.facts import Certificate
 from cardsession.core.passcode import NewPinRule
 from cardsession.core.secret import BadFormat, Secret
 from cardsession.core.states import Event
-from cardsession.core.tries import Act, Judged, Known, Outcome, Unknown
+from cardsession.core.tries import Act, Judged, Known, Outcome, Unknown, Verified
 from cardsession.ports import Channel, Disposition, Talk
 
 NONCE_BYTES = 32
@@ -56,6 +56,8 @@ class Terms:
     exclusive: bool
     certificates: Mapping[str, Certificate]
     now: Now
+    reset: bool = False
+    """Whether the card had to be reset before the secret was sent."""
     changed_usec: Callable[[], int] = lambda: 0
     """When the ledger says that the passcode was last changed; for the reader's thread."""
 
@@ -73,6 +75,9 @@ class Submitted:
     """The passcode was right, and the signature was not to be had."""
     changed_usec: int = 0
     """When the passcode got its new value, as a restart will find it."""
+    label: str = ""
+    """The PIN whose counter was at stake, if it came to that: a card that shows a key to its
+    holder only tells no earlier which PIN guards it."""
     dropped: Counted | None = None
     """The counters read afterwards, where the authority that came with it was dropped."""
 
@@ -87,9 +92,10 @@ async def submit(
         return Event.PIN_UNSENT, error
     if unfit is not None:
         return Event.PIN_JUDGED, Submitted(Judged(unfit, Unknown(), sent=False))
+    seen = _Seen()
     talk = Talk(
-        dialogue=lambda: timed(_dialogue(family, known, ask, terms), terms.now),
-        settled=lambda said: _disposition(said[0][0], ask, terms),
+        dialogue=lambda: timed(_watched(_dialogue(family, known, ask, terms), seen), terms.now),
+        settled=lambda said: _disposition(said[0][0], ask, _as_seen(terms, known, seen)),
         failed=Disposition.RESET,
         exclusive=terms.exclusive,
         permit=ask.permit,
@@ -102,6 +108,8 @@ async def submit(
         return replace(found, changed_usec=terms.changed_usec()) if taken else found
 
     submitted = await channel.converse_then(talk, check)
+    terms = _as_seen(terms, known, seen)
+    submitted = replace(submitted, label=terms.pin.label)
     if _left_over(submitted.judged, ask, terms):
         submitted = replace(submitted, dropped=await _drop(channel, family, known, terms.now))
     return _home(submitted, ask, terms), submitted
@@ -163,6 +171,46 @@ def _unfit(at: int) -> Outcome:
 
 
 # the talk
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a family did on its way to the one command."""
+
+    reference: int | None = None
+    """Of the PIN that was tried."""
+    reset: bool = False
+
+
+def _watched(dialogue: Dialogue[T], seen: _Seen) -> Dialogue[T]:
+    """The same dialogue; which PIN it is about, and whether it reset the card, is noted."""
+    try:
+        step = next(dialogue)
+        while True:
+            match step:
+                case Attempt(_, reference):
+                    seen.reference = reference
+                case Reset():
+                    seen.reset = True
+            try:
+                answer = yield step
+            except Malformed as error:
+                step = dialogue.throw(error)
+            else:
+                step = dialogue.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        dialogue.close()
+
+
+def _as_seen(terms: Terms, known: Probe, seen: _Seen) -> Terms:
+    """The circumstances as they turned out to be."""
+    pins = (terms.pin, *known.pins.values())
+    tried = (pin for pin in pins if pin.reference == seen.reference)
+    return replace(terms, pin=next(tried, terms.pin), reset=seen.reset)
+
 
 Said = tuple[Judged, bytes, Request | None]
 """A judgement, and the signature that was asked for with it."""
@@ -243,8 +291,10 @@ def _keeps(judged: Judged, ask: SubmitAsk, terms: Terms) -> bool:
     """Whether an active session's authority is still there after this judgement."""
     if judged.outcome is Outcome.UNCERTAIN or ask.request.act is Act.UNBLOCK:
         return False
+    if terms.reset and not isinstance(judged.status, Verified):
+        return False  # to end a verification of this PIN, those of all PINs were ended
     if not terms.pin.grants:
-        return True
+        return not terms.reset
     if ask.request.act is Act.CHANGE:
         return judged.outcome is Outcome.CHANGED and not isinstance(judged.status, Known)
     return judged.outcome is Outcome.VERIFIED

@@ -51,6 +51,12 @@ class UseEffects:
         ask.answered.add_done_callback(lambda _: using.remove(ask))
         self._desk.launch(work, Event.USE_FAILED)
 
+    def end(self, reason: str, *, finish: bool) -> None:
+        """The session is over: what still waits for the card is not begun any more. `finish`: the
+        one that is under way is."""
+        for ask in self._waiting.using[1 if finish else 0 :]:
+            ask.refuse(Problem.SESSION_ENDED, reason)
+
     def _sign(self, ask: SignAsk) -> Any:
         card = self._shown.card
         assert card is not None  # noqa: S101 - an active session has one
@@ -66,6 +72,6 @@ class UseEffects:
         channel, _, known = self._card.talk()
         extra = self._office.config.transmit.get(known.profile, frozenset())
         apdu = allow_list.check(ask.raw, extra)
-        self._card.selected = False
+        self._card.selected, self._card.foreign = False, True
         self._shown.record("apdu.asked", header=apdu.header)
         return conversations.transmit(channel, ask, apdu)

@@ -144,6 +144,21 @@ def test_a_key_with_a_file_of_its_own(file: bytes, tmp_path: Path) -> None:
     assert accepted(tmp_path, "rsa2048", wanted, signature)
 
 
+def test_the_only_key_of_its_file_whatever_its_directory_calls_it(tmp_path: Path) -> None:
+    """MyEID and OsEID 4.5 take tag 84 only with 00 (6A81), and want the file; the directory that
+    OpenSC's pkcs15-init writes numbers the keys."""
+    card = standard_card(
+        files={APP + "4402": key_entry(where=APP + "4B01"), APP + "4B01": b"no reading"},
+        keys={0: CardKey(private_key("rsa2048"), file=b"\x4b\x01")},
+    )
+    probe, wanted = verified(card), request("rsa2048")
+    pump = Pump(card)
+    signature = pump.hold(FAMILY.sign(probe, wanted, fresh=True))
+    assert accepted(tmp_path, "rsa2048", wanted, signature)
+    templates = [apdu[5:].hex() for apdu in pump.apdus if apdu[1] == 0x22]
+    assert templates == ["81024b01840101", "81024b01840100"]
+
+
 def test_a_key_without_a_reference(tmp_path: Path) -> None:
     card = standard_card(
         files={APP + "4402": key_entry(reference=None)}, keys={-1: CardKey(private_key("rsa2048"))}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cardsession.cards import recognise
+from cardsession.cards import Families, recognise
 from cardsession.cards.piv import inflate
 from cardsession.core import tlv
 from cardsession.core.apdu import Command
@@ -235,7 +235,7 @@ def test_the_other_certificates_are_read_later_and_all_of_them() -> None:
 def test_a_card_without_the_application_is_left_alone(sw: str) -> None:
     pump = Pump()
     pump.before = lambda _, __: bytes.fromhex(sw)
-    family, found = pump.hold(recognise((PIV,), ATR))
+    family, found = pump.hold(recognise(Families((PIV,), ()), ATR))
     assert (family, found.profile) == (None, "unknown")
     assert [apdu[1] for apdu in pump.apdus] == [0xA4], "nothing but SELECT was said to it"
 
@@ -256,7 +256,7 @@ def test_noise_is_recognised_as_something_or_malformed(answers: list[bytes], res
     pump = Pump()
     pump.before = lambda number, _: answers[number - 1] if number <= len(answers) else rest
     try:
-        _, found = pump.hold(recognise((PIV,), ATR))
+        _, found = pump.hold(recognise(Families((PIV,), ()), ATR))
     except Malformed:
         return
     assert pump.verifies == []

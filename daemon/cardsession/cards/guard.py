@@ -58,6 +58,11 @@ Count = Callable[[], Dialogue[PinStatus]]
 asking is not free. It may refuse the submission with a Failure: nothing was sent then."""
 
 
+_NOTHING_REMEMBERED = 0
+"""The count of a card that nothing tells from another, and that cannot be asked: its last answer
+was not written down anywhere, so this try may be the last one."""
+
+
 def takes(pin: Pin, secret: Secret) -> bool:
     """Whether the card takes a passcode of this length at all: an old one or a new one."""
     most = pin.coding.characters(pin.stored_length) if pin.max_length is None else pin.max_length
@@ -97,6 +102,8 @@ def _guarded(submission: Submission, count: Count) -> Dialogue[Judged]:
     if isinstance(before, NoSuchPin):
         raise Failure(Problem.NO_SUCH_PIN, f"the card has no PIN {pin.label}")
     lowest = yield from lowest_seen(identity, pin.reference)
+    if not identity and submission.consent.accept_unknown:
+        lowest = _NOTHING_REMEMBERED
     refusal = may_spend(before, submission.consent, lowest)
     if refusal:
         return refusal

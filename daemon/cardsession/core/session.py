@@ -101,8 +101,15 @@ TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     (S.ACTIVE, E.CHANGE_ASKED): (S.REVERIFYING, (X.SUBMIT,)),
     (S.ACTIVE, E.SIGN_PIN_ASKED): (S.REVERIFYING, (X.SUBMIT,)),
     (S.REVERIFYING, E.PIN_USED): (S.ACTIVE, _USED),
-    (S.REVERIFYING, E.PIN_FAILED): (S.UNVERIFIED, (X.MARK_UNVERIFIED, *_JUDGED)),
-    (S.REVERIFYING, E.PIN_LOST): (S.UNVERIFIED, (X.MARK_UNVERIFIED, *_LOST)),
+    # what is shown as verified goes last, or the judgement would show it again
+    (S.REVERIFYING, E.PIN_FAILED): (
+        S.UNVERIFIED,
+        (X.KEEP_JUDGEMENT, X.MARK_UNVERIFIED, X.ANSWER_JUDGEMENT),
+    ),
+    (S.REVERIFYING, E.PIN_LOST): (
+        S.UNVERIFIED,
+        (X.REPORT_FAILURE, X.MARK_STALE, X.MARK_UNVERIFIED, X.ANSWER_FAILURE),
+    ),
     (S.KEPT, E.VERIFY_ASKED): (S.KEPT_VERIFYING, (X.SUBMIT,)),
     (S.KEPT_VERIFYING, E.PIN_FAILED): (S.KEPT, (X.MARK_DROPPED, *_JUDGED)),
     (S.KEPT_VERIFYING, E.PIN_LOST): (S.KEPT, (X.MARK_DROPPED, *_LOST)),
@@ -246,7 +253,8 @@ for _state, _back in (
     (S.QUERYING_LOCKED, S.LOCKED),
     (S.KEPT_VERIFYING, S.KEPT),
 ):
-    TABLE[_state, E.HELD] = (_back, (X.REVOKE, X.ANSWER_FAILURE))
+    # a try may be gone: the rival may have come after it, while our thread let go of the card
+    TABLE[_state, E.HELD] = (_back, (X.REVOKE, X.MARK_STALE, X.ANSWER_FAILURE))
 TABLE[S.REVERIFYING, E.HELD] = (
     S.UNVERIFIED, (X.REVOKE, X.MARK_STALE, X.MARK_UNVERIFIED, X.ANSWER_FAILURE, X.LET_GO)
 )  # fmt: skip

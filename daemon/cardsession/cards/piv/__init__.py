@@ -42,7 +42,7 @@ class Piv:
         if not (yield from objects.select()):
             return None
         listed, others = pins.listed(*(yield from objects.pin_policy()))
-        guid, fasc_n = yield from objects.chuid()
+        chuid = yield from objects.chuid()
         tries: dict[str, PinStatus] = dict.fromkeys(listed, Unknown())
         tries["user"] = yield from pins.count(listed["user"])
         if isinstance(tries["user"], NoSuchPin):
@@ -50,8 +50,8 @@ class Piv:
         found = yield from objects.certificate("authentication")
         return Probe(
             profile=NAME,
-            identity=guid or objects.fingerprint(found),
-            serial=guid or fasc_n,
+            identity=chuid.guid or objects.fingerprint(found),
+            serial=chuid.guid or chuid.fasc_n,
             pins=listed,
             tries=tries,
             certificates={"authentication": found} if found else {},
@@ -131,7 +131,7 @@ class Piv:
         the PIN right before it ("PIN always"): `NotVerified`."""
         asked = keys.challenge(request)
         if not fresh:
-            yield from objects.same_card(probe)
+            yield from objects.same_card(probe, keep=True)
         return (yield from keys.signed(asked))
 
     def sign_with_pin(

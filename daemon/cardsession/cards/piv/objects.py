@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from dataclasses import dataclass
 
 from cardsession.cards.profile import Probe
 from cardsession.core import tlv
@@ -28,6 +29,7 @@ INFLATED_LIMIT = 16 * 1024
 """No X.509 certificate on a card is larger; inflating stops here."""
 
 _POLICY_BYTES = 2
+_FINGERPRINT = "sha256:"
 
 
 def select() -> Dialogue[bool]:
@@ -36,15 +38,42 @@ def select() -> Dialogue[bool]:
     return reply.sw.ok
 
 
-def same_card(probe: Probe) -> Dialogue[None]:
-    """Select the application again and refuse any card but the one that was probed."""
+@dataclass(frozen=True, slots=True)
+class Chuid:
+    """A Card Holder Unique Identifier's GUID and FASC-N; "" for what is not there or is zeros."""
+
+    guid: str = ""
+    fasc_n: str = ""
+    waiting: bool = False
+    """Whether the card still holds a part of its answer."""
+
+
+def same_card(probe: Probe, *, keep: bool = False) -> Dialogue[None]:
+    """Be in the application, and refuse any card but the one that was probed.
+
+    `keep`: it is first taken to be selected still. Selecting it once more should leave its
+    authorities alone (part 2 clause 3.1.1); but as an applet on a Java Card it forgets them.
+    """
+    if keep and probe.identity and (yield from _identity(probe, whole=True)) == probe.identity:
+        return
     if not (yield from select()):
         raise Failure(Problem.CARD_RESET, "the card no longer offers its application")
-    identity, _ = yield from chuid()
-    if not identity and probe.identity:
-        identity = fingerprint((yield from certificate("authentication")))
-    if identity != probe.identity:
+    if (yield from _identity(probe)) != probe.identity:
         raise Failure(Problem.CARD_REMOVED, "another card lies in the reader")
+
+
+def _identity(probe: Probe, *, whole: bool = False) -> Dialogue[str]:
+    """Who answers; no part of the answer is left waiting on the card.
+
+    It should be given up by any other command; but OpenFIPS201 1.10 refuses GENERAL AUTHENTICATE
+    (6985) as long as it waits. SELECT is the cheapest command that makes it forget.
+    """
+    found = yield from chuid(whole=whole)
+    if found.waiting:
+        yield from select()
+    if found.guid or not probe.identity.startswith(_FINGERPRINT):
+        return found.guid
+    return fingerprint((yield from certificate("authentication")))
 
 
 def pin_policy() -> Dialogue[tuple[int, int]]:
@@ -60,36 +89,31 @@ def pin_policy() -> Dialogue[tuple[int, int]]:
     return policy[0], policy[1]
 
 
-def chuid() -> Dialogue[tuple[str, str]]:
-    """The CHUID's GUID (tag 34) and FASC-N (tag 30), "" for what is not there or says nothing:
-    part 1 clause 3.1.2. Only the GUID tells cards apart: issuers outside the federal government
-    give all of theirs the same FASC-N.
+def chuid(*, whole: bool = False) -> Dialogue[Chuid]:
+    """The CHUID's GUID (tag 34) and FASC-N (tag 30): part 1 clause 3.1.2. Only the GUID tells
+    cards apart: issuers outside the federal government give all of theirs the same FASC-N.
 
-    Both stand before the issuer's signature, which may fill kilobytes: its rest is not fetched,
-    but given up by selecting the application once more. Any other command should do that, too
-    (ISO/IEC 7816-4 clause 11.8.1); yet there are cards (OpenFIPS201 1.10) that refuse the next
-    GENERAL AUTHENTICATE with 6985 while an answer waits.
+    Both stand before the issuer's signature, which may fill kilobytes: its rest is not fetched
+    unless the `whole` of it is wanted.
     """
     data = tlv.encode(0x5C, CHUID)
-    command = Command(0x00, 0xCB, 0x3F, 0xFF, data, ne=256, enough=1)
+    command = Command(0x00, 0xCB, 0x3F, 0xFF, data, ne=256, enough=0 if whole else 1)
     reply = yield from transmit(command)
     cut = reply.sw.sw1 == BYTES_WAITING
-    if cut:
-        yield from select()
     if not reply.sw.ok and not cut:
-        return "", ""
+        return Chuid()
     try:
         content = dict(tlv.items(reply.data, cut=cut)).get(0x53, b"")
         fields = dict(tlv.items(content, cut=cut))
     except Malformed:
-        return "", ""
+        return Chuid(waiting=cut)
     guid, fasc_n = (fields.get(tag, b"")[:32] for tag in (0x34, 0x30))
-    return _digits(guid), _digits(fasc_n)
+    return Chuid(_digits(guid), _digits(fasc_n), waiting=cut)
 
 
 def fingerprint(certificate: bytes | None) -> str:
     """What tells a card without a CHUID from another: its authentication certificate."""
-    return f"sha256:{hashlib.sha256(certificate).hexdigest()}" if certificate else ""
+    return f"{_FINGERPRINT}{hashlib.sha256(certificate).hexdigest()}" if certificate else ""
 
 
 def certificate(slot: str) -> Dialogue[bytes | None]:

@@ -83,15 +83,19 @@ def prepare(files: Files, chosen: Plan) -> Dialogue[SW]:
 
 
 def _templates(chosen: Plan, file: bytes) -> list[bytes]:
-    """The control reference template; with the key's file where it has one, and without it for a
-    card that does not take that."""
+    """The control reference template. Where the key has a file of its own: with it and the key's
+    reference; as the only key of its file, whatever its directory calls it (MyEID and its kin);
+    and without the file for a card that does not take that."""
     head = tail = b""
     if chosen.algorithm != NO_REFERENCE:
         head = tlv.encode(_ALGORITHM, bytes([chosen.algorithm & 0xFF]))
     if chosen.key.reference != NO_REFERENCE:
         tail = tlv.encode(_PRIVATE_KEY, bytes([chosen.key.reference]))
-    with_file = [head + tlv.encode(_FILE, file) + tail] if file else []
-    return [*with_file, head + tail]
+    if not file:
+        return [head + tail]
+    named = head + tlv.encode(_FILE, file)
+    tails = (tail, tlv.encode(_PRIVATE_KEY, b"\x00"), b"")
+    return [*dict.fromkeys(named + each for each in tails), head + tail]
 
 
 def sign(files: Files, chosen: Plan) -> Dialogue[bytes]:
