@@ -21,7 +21,6 @@ from cardsession.core.errors import Failure, Malformed, Problem
 from cardsession.core.signing import Algorithm
 from cardsession.core.tries import Blocked, Judged, Known, Outcome, Unknown, Verified
 from cardsession.virtual.card import VirtualCard
-from cardsession.virtual.objects import Tag
 from cardsession.virtual.options import Algorithm as KeyKind
 from cardsession.virtual.options import PinPolicy, Slot
 from fakes.cards import CANARY, WRONG, make_card, secret
@@ -159,71 +158,6 @@ def test_a_signature_in_another_transaction_looks_at_the_card_first(
         other.hold(PIV.sign(known, request, fresh=False))
     assert error.value.problem is Problem.CARD_REMOVED
     assert not [apdu for apdu in other.apdus if apdu[1] == 0x87]
-
-
-def test_an_applet_that_forgets_its_pin_when_it_is_selected_again(tmp_path: Path) -> None:
-    """Java Cards deselect an applet first, and it forgets (PivApplet 0.9.0, also OpenSC's
-    card-piv.c of several cards); the standard would have them keep it."""
-    card = make_card()
-    known, request = verified(card), wanted()
-    signature = forgetful(card).hold(PIV.sign(known, request, fresh=False))
-    assert accepted(card, request, signature, tmp_path)
-
-
-def test_another_application_was_selected_since(tmp_path: Path) -> None:
-    card = make_card(slots=tuple(Slot))
-    known, request = probed(card)[0], wanted("card-authentication")
-    pump = Pump(card)
-    pump.before = lambda number, _: b"\x6d\x00" if number == 1 else None
-    signature = pump.hold(PIV.sign(known, request, fresh=False))
-    assert accepted(card, request, signature, tmp_path)
-    assert kinds(pump.steps)[:3] == ["00 CB 3F FF", "00 A4 04 00", "00 CB 3F FF"]
-
-
-def forgetful(card: VirtualCard) -> Pump:
-    """SELECT ends every authority."""
-    pump = Pump(card)
-
-    def forget(_: int, apdu: bytes) -> None:
-        if apdu[1] == 0xA4:
-            card.reset()
-
-    pump.before = forget
-    return pump
-
-
-@pytest.mark.parametrize("fresh", [True, False])
-def test_a_card_that_refuses_to_sign_while_an_answer_waits(tmp_path: Path, *, fresh: bool) -> None:
-    """OpenFIPS201 1.10: ChainBuffer.processIncomingAPDU answers 6985 until a SELECT, or another
-    answer in its place, made it forget; every CHUID with an issuer's signature is long enough."""
-    signed = tlv.encode(0x34, bytes(range(16))) + tlv.encode(0x3E, bytes(2000))
-    card = make_card(objects={Tag.CHUID: tlv.encode(0x53, signed)})
-    known, request = probed(card)[0], wanted()
-    pump = waiting_noticed(card)
-    held = secret(CANARY)
-    judged = pump.hold(PIV.verify(known, known.pins["user"], held, NONE))
-    assert judged.outcome is Outcome.VERIFIED
-    signature = pump.hold(PIV.sign(known, request, fresh=fresh))
-    assert accepted(card, request, signature, tmp_path)
-
-
-def waiting_noticed(card: VirtualCard) -> Pump:
-    """A pump that answers GENERAL AUTHENTICATE as such a card does."""
-    pump = Pump(card)
-    waits = False
-
-    def refuse(_: int, apdu: bytes) -> bytes | None:
-        return b"\x69\x85" if waits and apdu[1] == 0x87 else None
-
-    def notice(_: int, apdu: bytes, answer: bytes) -> None:
-        nonlocal waits
-        if answer[-2] == 0x61:
-            waits = True
-        elif apdu[1] in {0xA4, 0xC0} or len(answer) > 2:
-            waits = False
-
-    pump.before, pump.after = refuse, notice
-    return pump
 
 
 def test_the_card_s_own_key_wants_no_pin() -> None:
