@@ -169,7 +169,7 @@ class People(Seats):
         steps=st.lists(
             st.tuples(
                 st.sampled_from(["wrong", "wrong", "wrong", "right"]),
-                st.sampled_from([None, None, "put back", *LOSES, *WITHDRAWS]),
+                st.sampled_from([None, None, "put back", "swap", *LOSES, *WITHDRAWS]),
             ),
             min_size=2,
             max_size=5,
@@ -183,6 +183,8 @@ class People(Seats):
         for typed, mishap in steps:
             if mishap == "put back":
                 self.put_back(which)
+            elif mishap == "swap":
+                self.swap(which)
             elif mishap:
                 at, after = ("secret", 1) if mishap in LOSES else ("any", 2)
                 self.world.line.armed = Armed(mishap, AT[at], after)

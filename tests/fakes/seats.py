@@ -51,6 +51,13 @@ class Seats(RuleBasedStateMachine):
             self.pull(which, told=True)
             self.insert(which, card, mute=False, told=True)
 
+    @rule(which=st.integers(0, 1))
+    def swap(self, which: int) -> None:
+        """Another one takes its place, and nobody has noticed yet."""
+        free = [at for at, card in enumerate(self.world.cards) if card not in self._lying()]
+        if free:
+            self.insert(which, free[0], mute=False, told=False)
+
     @rule()
     def look(self) -> None:
         """The card service looks at its readers, and we hear of it."""
