@@ -98,7 +98,7 @@ async def probe(
         certificates = trust.read_all(known.certificates)
         standing = office.judge.judge(certificates, office.clock.usec())
         user = known.pins.get("user")
-        past = office.ledger.past(known.identity, user.reference if user else None)
+        past = office.ledger.past(known.identity, user.counter if user else None)
         return Found(recognised, certificates, standing, past, usec)
 
     try:

@@ -86,6 +86,7 @@ class PinEffects:
             exclusive=config.session.hold is Hold.EXCLUSIVE,
             certificates=card.certificates,
             now=self._office.clock.usec,
+            fence=self._office.publisher.fence,
             changed_usec=lambda: self._changed_usec(fresh),
         )
 

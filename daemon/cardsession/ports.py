@@ -245,6 +245,9 @@ class Publisher(Protocol):
     def backend(self, state: Backend) -> None:
         """The card service's state."""
 
+    async def fence(self) -> None:
+        """Return when whatever callers sent before now was taken in: in bounded time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -56,6 +56,8 @@ class Terms:
     exclusive: bool
     certificates: Mapping[str, Certificate]
     now: Now
+    fence: Callable[[], Awaitable[None]]
+    """Returns when calls that were made before now have come in."""
     reset: bool = False
     """Whether the card had to be reset before the secret was sent."""
     changed_usec: Callable[[], int] = lambda: 0
@@ -108,6 +110,9 @@ async def submit(
         return replace(found, changed_usec=terms.changed_usec()) if taken else found
 
     submitted = await channel.converse_then(talk, check)
+    if submitted.judged.sent:
+        # a double click is no second try: one that waits on the bus hears Busy, before the reply
+        await terms.fence()
     terms = _as_seen(terms, known, seen)
     submitted = replace(submitted, label=terms.pin.label)
     if _left_over(submitted.judged, ask, terms):
@@ -177,7 +182,7 @@ def _unfit(at: int) -> Outcome:
 class _Seen:
     """What a family did on its way to the one command."""
 
-    reference: int | None = None
+    counter: int | None = None
     """Of the PIN that was tried."""
     reset: bool = False
 
@@ -188,8 +193,8 @@ def _watched(dialogue: Dialogue[T], seen: _Seen) -> Dialogue[T]:
         step = next(dialogue)
         while True:
             match step:
-                case Attempt(_, reference):
-                    seen.reference = reference
+                case Attempt(_, counter):
+                    seen.counter = counter
                 case Reset():
                     seen.reset = True
             try:
@@ -208,7 +213,7 @@ def _watched(dialogue: Dialogue[T], seen: _Seen) -> Dialogue[T]:
 def _as_seen(terms: Terms, known: Probe, seen: _Seen) -> Terms:
     """The circumstances as they turned out to be."""
     pins = (terms.pin, *known.pins.values())
-    tried = (pin for pin in pins if pin.reference == seen.reference)
+    tried = (pin for pin in pins if pin.counter == seen.counter)
     return replace(terms, pin=next(tried, terms.pin), reset=seen.reset)
 
 

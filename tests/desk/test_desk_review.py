@@ -130,6 +130,35 @@ async def test_a_card_that_nothing_tells_from_another_keeps_its_last_try() -> No
     assert verdict == Verdict(Outcome.INCORRECT, 2), "who agrees to both may"
 
 
+class TwoPlaces(FakeCard):
+    """Two directories, each with a PIN of reference 1 of its own."""
+
+    def _verify(self, p1: int, p2: int, data: bytes, ne: int | None) -> bytes | str:
+        return super()._verify(p1, 1 if self.here.startswith(APP + "1001") else 2, data, ne)
+
+
+async def test_the_success_of_one_pin_says_nothing_of_another_with_its_reference() -> None:
+    files: dict[str, Any] = {
+        APP + "4401": pin_entry("PIN", 1, 1, where=APP + "1001")
+        + pin_entry("Signing", 2, 1, where=APP + "1002"),
+        APP + "1001" + "0001": b"here",
+        APP + "1002" + "0001": b"there",
+    }
+    standard = standard_card(files=files)
+    pins = {1: CardPin(CANARY.encode()), 2: CardPin(SIGNATURE_PIN.encode())}
+    card = TwoPlaces(standard.files, pins, standard.keys, asking="costs")
+    counter = accepting()
+    await counter.ready(card)
+    session = await counter.open()
+    for _ in range(2):
+        await counter.submit(session, read(WRONG), label="signing")
+    assert card.pins[2].left == 1
+    assert (await counter.verify(session)).outcome is Outcome.VERIFIED, "its own count is another"
+    verdict = await counter.submit(session, read(WRONG), label="signing")
+    assert verdict.outcome is Outcome.REFUSED_LAST_TRY
+    assert card.pins[2].left == 1
+
+
 # a wrong state, a wrong number, another PIN's
 
 

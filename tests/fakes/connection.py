@@ -58,6 +58,9 @@ class FakeConnection:
         self.watching[rule["arg0"]] = handler
         return _Subscription()
 
+    async def round_trip(self, seconds: float) -> None:
+        """Nothing is on its way."""
+
     async def credentials(self, name: str) -> Credentials:
         """The same for everybody."""
         return self.who

@@ -78,6 +78,9 @@ class FakePublisher:
         """A test notes when an answer came."""
         self.lines.append(Line("reply", what))
 
+    async def fence(self) -> None:
+        """Nobody's call is on its way."""
+
     # what a subscriber knows now
 
     @property

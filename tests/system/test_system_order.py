@@ -24,6 +24,10 @@ def changed(message: Message, name: str) -> bool:
     return message.member == "PropertiesChanged" and name in message.body[1]
 
 
+def removed(message: Message) -> bool:
+    return message.member == "InterfacesRemoved"
+
+
 async def test_count_before_reply_and_reply_before_farewell(
     bus: Bus, monitor: Monitor, daemons: Callable[[], Daemon], cards: Callable[..., Card]
 ) -> None:
@@ -50,7 +54,8 @@ async def test_count_before_reply_and_reply_before_farewell(
     )
     refusal = monitor.find("its error", lambda each: each.reply_cookie == again.cookie)
     ended = monitor.find("Ended", lambda each: each.member == "Ended")
-    gone = [each.body[0] for each in monitor.messages() if each.member == "InterfacesRemoved"]
+    monitor.find("the card goes", lambda each: removed(each) and each.body[0] == path)
+    gone = [each.body[0] for each in monitor.messages() if removed(each)]
     assert again.number < refusal.number < ended.number
     assert gone == [session, path]
 

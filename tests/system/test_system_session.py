@@ -97,6 +97,7 @@ async def test_double_click_spends_one_try(seen: Subscriber, card: Card) -> None
     card.insert()
     path, _ = await seen.card_in_state("ready")
     session = await seen.open_session(path)
+    card.tell("slow", ms=100)  # a real card takes its time; and so does a busy machine's bus
     results = await asyncio.gather(
         *(seen.verify(session, WRONG) for _ in range(5)), return_exceptions=True
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any, Self
 
@@ -54,7 +55,7 @@ __all__ = [
     "Variant",
 ]
 
-_DRIVER_PATH = "/org/freedesktop/DBus"
+_DRIVER_PATH, PEER = "/org/freedesktop/DBus", "org.freedesktop.DBus.Peer"
 _OPEN_SECONDS = 10.0
 _FAREWELL_SECONDS = 2.0
 _DO_NOT_QUEUE = 4
@@ -211,6 +212,11 @@ class Connection:
         (result,) = await self._ask_driver("RequestName", "su", (name, _DO_NOT_QUEUE))
         if result not in _OWNED:
             raise NameTaken(name)
+
+    async def round_trip(self, seconds: float) -> None:
+        """A question to the bus itself, and its answer, if it comes in time."""
+        with suppress(BusError, BusGone):
+            await self.call(DRIVER, _DRIVER_PATH, PEER, "Ping", timeout=seconds)
 
     async def credentials(self, unique_name: str) -> Credentials:
         """Who is behind a unique name. Raises BusError if it has left."""

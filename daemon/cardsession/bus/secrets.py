@@ -23,6 +23,7 @@ import functools
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -59,6 +60,9 @@ async def read_secret(fd: int, *, limit: int = LIMIT, deadline: float = DEADLINE
             os.close(fd)
 
 
+_MEMFD = "/memfd:"
+
+
 class Source:
     """A descriptor that came with a call: read at most once, closed in any case."""
 
@@ -92,17 +96,17 @@ class Sources:
         self._sources: list[Source] = []
         self._reading: list[asyncio.Task[Secret]] = []
         self._handed_out: set[int] = set()
-        self._places: set[tuple[int, int]] = set()
+        self._places: set[str] = set()
         self._over = False
 
     def add(self, fd: int) -> None:
         """Own one more descriptor. Failure: `SecretInvalid`, if it leads to the same place as
         another one: two readers of one pipe would have parts of a secret each, and spend a try."""
         self._sources.append(Source(fd))
-        found = os.fstat(fd)
-        place = (found.st_dev, found.st_ino)
-        if place in self._places:
-            raise _invalid("two descriptors of one pipe, socket or memory were passed")
+        # readlink, for `fstat` would ask the file system, which may never answer
+        place = str(Path(f"/proc/self/fd/{fd}").readlink())
+        if place in self._places and not place.startswith(_MEMFD):  # two of these may share a name
+            raise _invalid("two descriptors of one pipe or socket were passed")
         self._places.add(place)
 
     @property

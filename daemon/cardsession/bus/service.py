@@ -28,6 +28,8 @@ from .session_calls import SessionCalls
 from .standard import Standard
 from .tree import Tree
 
+FENCE_SECONDS = 0.2
+
 
 class Service:
     """The object tree on the bus (a `Publisher`), and the dispatch of calls to its objects."""
@@ -93,6 +95,10 @@ class Service:
     def backend(self, state: Backend) -> None:
         """The card service's state."""
         self._tree.put(contract.ROOT, contract.MANAGER, {"Backend": str(state)})
+
+    async def fence(self) -> None:
+        """A question to the bus itself: calls that it took before come before its answer."""
+        await self._connection.round_trip(FENCE_SECONDS)
 
     # dispatch
 

@@ -101,19 +101,19 @@ def _guarded(submission: Submission, count: Count) -> Dialogue[Judged]:
     before = yield from count()
     if isinstance(before, NoSuchPin):
         raise Failure(Problem.NO_SUCH_PIN, f"the card has no PIN {pin.label}")
-    lowest = yield from lowest_seen(identity, pin.reference)
+    lowest = yield from lowest_seen(identity, pin.counter)
     if not identity and submission.consent.accept_unknown:
         lowest = _NOTHING_REMEMBERED
     refusal = may_spend(before, submission.consent, lowest)
     if refusal:
         return refusal
-    yield Attempt(identity, pin.reference)
+    yield Attempt(identity, pin.counter)
     judged = yield from _send(submission, before)
     if isinstance(judged.status, Unknown):
         judged = yield from _asked_back(judged, submission.act, before, count)
     taken = judged.outcome in (Outcome.CHANGED, Outcome.UNBLOCKED)
-    changed = submission.reference if taken else None
-    yield Settle(identity, pin.reference, _remembered(judged, lowest), changed)
+    changed = submission.secrets[-1][0].counter if taken else None
+    yield Settle(identity, pin.counter, _remembered(judged, lowest), changed)
     if isinstance(judged.status, Verified) and not pin.verifiable:
         return replace(judged, status=Unknown())  # right, but a PUK is never left verified
     return judged

@@ -43,6 +43,13 @@ class Pin:
     tries_max: int | None = None
     """The most tries it can have, where the card tells."""
 
+    @property
+    def counter(self) -> int:
+        """What the ledger calls its counter: its reference, and where it is. Two PINs in two
+        directories may have the same reference (ISO/IEC 7816-4 clause 11.5.1): the success of one
+        says nothing of the other's tries."""
+        return int.from_bytes(self.path) << 8 | self.reference
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

@@ -20,8 +20,9 @@ from .tries import PinStatus
 class Attempt:
     """The next command spends a try: record it, and make sure that it is still wanted.
 
-    `identity` is the card's own, `reference` the P2 of the command. Answered with nothing; a
-    dialogue whose attempt is withdrawn (its caller left, its time is over) is closed instead.
+    `identity` is the card's own, `reference` what the ledger calls the PIN's counter
+    (`Pin.counter`). Answered with nothing; a dialogue whose attempt is withdrawn (its caller
+    left, its time is over) is closed instead.
     """
 
     identity: str

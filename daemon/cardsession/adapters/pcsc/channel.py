@@ -279,6 +279,7 @@ class PcscChannel:
         code = scard.SCardDisconnect(card, _DISPOSITIONS[disposition])
         if code != scard.SCARD_S_SUCCESS:
             log.info("card.let.go", reader=self._reader, text=failure(code).text)
+        self.waiting = False
 
     @staticmethod
     def _was_removed(card: int) -> bool:

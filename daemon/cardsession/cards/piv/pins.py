@@ -64,7 +64,7 @@ def count(pin: Pin) -> Dialogue[PinStatus]:
 def noted_count(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
     """The same, and the ledger is told."""
     status = yield from count(pin)
-    yield Noted(probe.identity, pin.reference, status)
+    yield Noted(probe.identity, pin.counter, status)
     return status
 
 
@@ -75,7 +75,7 @@ def sober_count(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
     that we can speak for.
     """
     status = yield from count(pin)
-    if isinstance(status, Verified):
+    if isinstance(status, Verified) or _odd(status):
         yield from deauthenticate((pin.reference,))
         status = yield from count(pin)
         if isinstance(status, Verified):
@@ -84,8 +84,13 @@ def sober_count(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
             status = yield from count(pin)
     if isinstance(status, Verified):
         raise Failure(Problem.IN_USE_ELSEWHERE, "a verification by another program does not end")
-    yield Noted(probe.identity, pin.reference, status)
+    yield Noted(probe.identity, pin.counter, status)
     return status
+
+
+def _odd(status: PinStatus) -> bool:
+    """An answer that tells nothing, so that a verification may stand behind it."""
+    return isinstance(status, Unknown) and status.sw is not None and status.sw not in _NOT_HERE
 
 
 def deauthenticate(references: Iterable[int]) -> Dialogue[bool]:

@@ -125,7 +125,7 @@ def sober_count(
     if isinstance(status, Verified):
         raise Failure(Problem.IN_USE_ELSEWHERE, "a verification by another program does not end")
     if pin.asking_is_free:
-        yield Noted(probe.identity, pin.reference, status)
+        yield Noted(probe.identity, pin.counter, status)
     return status
 
 
