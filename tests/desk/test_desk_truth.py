@@ -138,3 +138,26 @@ def test_the_witness_sees_a_wrong_number_and_a_holder_without_proof(piv: World) 
     assert len(piv.witness.violations) == 1
     piv.do(lambda: piv.publisher.show(replace(facts, possession_proved=True)))
     assert len(piv.witness.violations) > 1
+
+
+# whose secret it is
+
+
+UNMENDED = pytest.mark.xfail(reason="same_card of cards/piv asks such a card for its GUID only")
+
+
+@pytest.mark.parametrize("other", ["piv", pytest.param("piv without CHUID", marks=UNMENDED)])
+def test_a_card_that_nothing_tells_apart_gives_no_other_card_its_secret(other: str) -> None:
+    with World(("piv without anything", other)) as world:
+        card_in(world)
+        session(world)
+        slot = world.pcscd.slots[READERS[0]]
+        world.pcscd.pull(slot)
+        world.pcscd.insert(slot, world.cards[1])  # and nobody has noticed
+        asked = world.desks.submit(
+            world.publisher.session.number,
+            world.callers[0],
+            PinRequest(Act.VERIFY, "user", (reading(WRONG),), BOTH),
+        )
+        assert world.ask(asked).result() == "CardRemoved"
+        assert world.cards[1].left(0x80) == 3

@@ -24,6 +24,8 @@ from system.subscriber import Subscriber
 
 RIGHT, WRONG = b"73194682", b"11112222"
 NEW, PUK = b"86421357", b"12345678"
+PKCS15_PIN = 0x3F005015 << 8 | 0x81
+"""What the ledger calls it: the PIN 81 of the directory 3F005015 (`Pin.counter`)."""
 SIGNING = ("signature", "ecdsa-sha256", hashlib.sha256(b"a prescription").digest())
 UNBLOCK = '[pin]\nunblock = ["piv"]\n'
 
@@ -218,7 +220,7 @@ async def killed_with_an_unasked_card(crash: Crash, when: Moment, *, counted: bo
         crash.card.tell("silent-at", n=1, ins="20", with_data=True, **when.fault)
         call = asyncio.ensure_future(seen.verify(session, WRONG, accept_unknown=True))
         await crash.killed_in_silence(seen, call)
-        assert crash.entry(0x81).in_flight
+        assert crash.entry(PKCS15_PIN).in_flight
     crash.card.tell("speak")
     crash.restart()
 
@@ -252,7 +254,7 @@ async def test_a_counter_that_cannot_be_asked_is_stale(
         assert (await seen.verify(session, RIGHT, **consent))[0] == "verified"
         assert facts["PinTriesSource"] == "last-verify"
         assert wrong(card.status()) == taken
-        assert not crash.entry(0x81).in_flight
+        assert not crash.entry(PKCS15_PIN).in_flight
 
 
 def is_stale(facts: dict[str, object]) -> bool:
