@@ -226,7 +226,7 @@ class Counter(People):
 
 
 _LIMITS = settings(
-    max_examples=400,
+    max_examples=2000,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

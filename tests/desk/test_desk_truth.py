@@ -143,10 +143,7 @@ def test_the_witness_sees_a_wrong_number_and_a_holder_without_proof(piv: World) 
 # whose secret it is
 
 
-UNMENDED = pytest.mark.xfail(reason="same_card of cards/piv asks such a card for its GUID only")
-
-
-@pytest.mark.parametrize("other", ["piv", pytest.param("piv without CHUID", marks=UNMENDED)])
+@pytest.mark.parametrize("other", ["piv", "piv without CHUID"])
 def test_a_card_that_nothing_tells_apart_gives_no_other_card_its_secret(other: str) -> None:
     with World(("piv without anything", other)) as world:
         card_in(world)

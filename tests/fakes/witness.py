@@ -18,9 +18,12 @@ from cardsession.core.tries import Act, Consent
 from cardsession.ports import Caller, Permit, PinRequest
 from fakes.specimens import Specimen, carries_secret, count_told, is_question
 
-PASSCODE = re.compile(r"(?<!\d)7319(?:\d{2}|(?!\d000)\d{4}3?)(?!\d)|37333139(?:3\d){2}")
-"""Every passcode of the property tests, as text or as the hexadecimal digits of its bytes. (Times
-look like them, and end in three zeros.)"""
+PASSCODE = re.compile(
+    r"(?:(?<![0-9A-Fa-f])|\\x[0-9a-f]{2})7319(?:\d{2}|(?!\d000)\d{4}3?)(?![0-9A-Fa-f])"
+    r"|37333139(?:3\d){2}"
+)
+"""Every passcode of the property tests, as text, in bytes or as the hexadecimal digits of its
+bytes. (Times look like them, and end in three zeros; addresses and fingerprints may.)"""
 SIGN = {0x87, 0x2A}
 GRANTED = b"\x90\x00"
 _NOBODY = (SessionState.UNVERIFIED, SessionState.LOCKED, SessionState.ENDED)

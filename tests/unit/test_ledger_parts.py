@@ -21,6 +21,10 @@ import pytest
 from cardsession.adapters.ledger import FileLedger, durable
 from cardsession.core.tries import Known, Unknown
 
+sys.path.append(str(Path(__file__).parents[1]))  # as a program
+
+from fakes.disk import on_a_small_disk
+
 CARD, PIN = "A1", 0x80
 HERE = Path(__file__)
 
@@ -83,9 +87,7 @@ def test_what_another_process_wrote_is_merged_once(
 @pytest.mark.parametrize("part", ["full", "readonly"])
 def test_a_small_disk(part: str, tmp_path: Path) -> None:
     """A tmpfs of 32 KiB in a mount namespace: really full, really read-only."""
-    mount = 'mount -t tmpfs -o size=32k tmpfs "$1" && exec "$0" -P "$2" "$3" "$1"'
-    inside = ["sh", "-c", mount, sys.executable, str(tmp_path), str(HERE), part]
-    _finish(["unshare", "--map-root-user", "--mount", *inside])
+    _finish(on_a_small_disk(tmp_path, HERE, part))
 
 
 def test_a_limit_on_the_size_of_files(tmp_path: Path) -> None:

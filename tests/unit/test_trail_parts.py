@@ -17,6 +17,7 @@ from cardsession.adapters.trail import AuditTrail, entries, writer
 
 sys.path.append(str(Path(__file__).parents[1]))  # as a program
 
+from fakes.disk import on_a_small_disk
 from fakes.trails import NOON, TODAY, Trails, until
 
 HERE = Path(__file__)
@@ -24,15 +25,8 @@ HERE = Path(__file__)
 
 def test_a_full_disk(trails: Trails) -> None:
     """A tmpfs of 32 KiB in a mount namespace, really full, and then not."""
-    mount = 'mount -t tmpfs -o size=32k tmpfs "$1" && exec "$0" -P "$2" full "$1"'
-    inside = ["sh", "-c", mount, sys.executable, str(trails.directory), str(HERE)]
-    done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", *inside],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = on_a_small_disk(trails.directory, HERE, "full")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("fine\n"), done.stdout + done.stderr
 

@@ -71,7 +71,7 @@ def _identity(probe: Probe, *, whole: bool = False) -> Dialogue[str]:
     found = yield from chuid(whole=whole)
     if found.waiting:
         yield from select()
-    if found.guid or not probe.identity.startswith(_FINGERPRINT):
+    if found.guid or (probe.identity and not probe.identity.startswith(_FINGERPRINT)):
         return found.guid
     return fingerprint((yield from certificate("authentication")))
 
