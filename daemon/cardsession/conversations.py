@@ -57,6 +57,7 @@ class Found:
             series=probe.series,
             nhs=probe.nhs,
             temporary=policy.is_temporary(probe.serial, office.config.card.temporary),
+            withheld=probe.withheld,
         )
         card = update.counted(card, probe.tries, self.usec)
         card = update.remembered(

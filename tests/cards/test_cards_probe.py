@@ -193,6 +193,16 @@ def test_a_certificate_that_is_none_leaves_a_blank_card(content: bytes | None) -
     assert probe.tries == FRESH
 
 
+def test_a_certificate_that_is_not_shown_here_makes_no_blank_card() -> None:
+    """SP 800-73-4 part 1 table 2: over the contactless interface only key 9E's is shown."""
+    tag = Tag.AUTHENTICATION.to_bytes(3, "big")
+    shown, hidden, absent = Pump(make_card()), Pump(make_card()), Pump(make_card(slots=()))
+    hidden.before = lambda _, apdu: b"\x69\x82" if tag in apdu else None
+    for pump, withheld in ((shown, False), (hidden, True), (absent, False)):
+        assert pump.hold(PIV.probe(ATR)).withheld == withheld
+        assert bool(pump.hold(PIV.probe(ATR)).certificates) == (pump is shown)
+
+
 def test_inflating_stops_at_sixteen_kibibytes() -> None:
     assert inflate(gzip.compress(bytes(16 * 1024))) == bytes(16 * 1024)
     for bad in (bytes(16 * 1024 + 1), bytes(10**7)):

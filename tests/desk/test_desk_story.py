@@ -176,6 +176,22 @@ async def test_a_blank_card() -> None:
     assert counter.publisher.card.standing.trust is Trust.NO_CERTIFICATE
 
 
+async def test_a_card_that_withholds_its_certificate_is_not_blank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = make_card()
+    process = card.process
+
+    def withholding(apdu: bytes) -> bytes:
+        return b"\x69\x82" if bytes.fromhex("5C035FC105") in apdu else process(apdu)
+
+    monkeypatch.setattr(card, "process", withholding)
+    counter = Counter()
+    await counter.ready(card)
+    assert counter.publisher.card.state is CardState.READY
+    assert counter.publisher.card.holder is None
+
+
 async def test_a_card_whose_certificate_would_break_a_parser_is_ready_all_the_same() -> None:
     card = make_card()
     tag = 0x5FC105

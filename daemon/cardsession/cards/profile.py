@@ -92,6 +92,9 @@ class Probe:
     """Where a declaration of the site gives one."""
     nhs: bool = False
     """Where a declaration of the site puts the card under the NHS's rules."""
+    withheld: bool = False
+    """The card refuses to show its holder's certificate here, over the contactless interface say:
+    it need not be blank."""
     layout: object = field(default=None, repr=False)
 
 

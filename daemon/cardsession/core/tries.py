@@ -110,11 +110,14 @@ KEPT_BACK = 2
 """Fewer tries than this are spent only if a person says so."""
 _BLOCKED = 0x6983
 """Authentication method blocked."""
-_FAILED = 0x6300
-"""Verification failed, and the card does not say how many tries are left."""
+_FAILED, _FAILED_MASK = 0x6300, 0xFFF0
+"""Verification failed, and the card does not say how many tries are left: 6300 says nothing at all,
+and the 630X of some cards (YubiKey NEO) is no 63CX, whatever X looks like."""
 _WRONG_DATA = 0x6A80
 _ABOUT_FORM = frozenset({0x6A80, 0x6700, 0x6A87})
 """Wrong data, wrong length, Lc inconsistent with P1-P2."""
+_TOO_SIMPLE = 0x6985
+"""Conditions of use not satisfied: some cards' answer to a new passcode that they do not like."""
 _COUNTED, _COUNT_MASK = 0x63C0, 0xFFF0
 """63CX: X tries are left."""
 _NOT_SET = frozenset({0x62C1, 0x62C7, 0x6985})
@@ -179,7 +182,7 @@ def judge(
             # 6983 may mean "it was so before" or "this was the last": the count before tells
             asleep = sw == _BLOCKED and not isinstance(before, Known)
             return Judged(Outcome.WAS_BLOCKED if asleep else Outcome.NOW_BLOCKED, now)
-    if sw == _FAILED:
+    if sw & _FAILED_MASK == _FAILED:
         return Judged(Outcome.INCORRECT, Unknown(sw))
     if sw == _WRONG_DATA and format_uncounted:
         return Judged(act.refused_format, before)
@@ -195,7 +198,8 @@ def read_back(judged: Judged, act: Act, before: PinStatus, now: PinStatus) -> Ju
     found = replace(judged, status=now, read_back=True)
     if isinstance(now, Blocked) and judged.outcome is Outcome.INCORRECT:
         return replace(found, outcome=Outcome.NOW_BLOCKED)
-    about_form = isinstance(judged.status, Unknown) and judged.status.sw in _ABOUT_FORM
+    sw = judged.status.sw if isinstance(judged.status, Unknown) else None
+    about_form = sw in _ABOUT_FORM or (sw == _TOO_SIMPLE and act is not Act.VERIFY)
     if about_form and _unmoved(before, now):
         return replace(found, outcome=act.refused_format)
     return found

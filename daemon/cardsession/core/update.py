@@ -39,14 +39,17 @@ def identified(  # noqa: PLR0913 - what a probe finds, once
     series: str = "",
     nhs: bool = False,
     temporary: bool = False,
+    withheld: bool = False,
 ) -> CardFacts:
-    """A card as a family read it; `series`, `nhs`, `temporary` as the site declares them."""
+    """A card as a family read it; `series`, `nhs`, `temporary` as the site declares them. It is
+    blank where it has no holder's certificate, and does not withhold it."""
+    blank = "authentication" not in certificates and not withheld
     card = replace(
         card,
         profile=profile,
         serial=serial,
         series=series or card.series,
-        state=CardState.READY if "authentication" in certificates else CardState.BLANK,
+        state=CardState.BLANK if blank else CardState.READY,
         certificates=dict(certificates),
         temporary=temporary,
     )

@@ -56,6 +56,7 @@ class Piv:
             tries=tries,
             certificates={"authentication": found} if found else {},
             others=others,
+            withheld=not found and (yield from objects.withheld("authentication")),
         )
 
     def certificates(self, probe: Probe) -> Dialogue[Mapping[str, bytes]]:

@@ -29,6 +29,8 @@ INFLATED_LIMIT = 16 * 1024
 """No X.509 certificate on a card is larger; inflating stops here."""
 
 _POLICY_BYTES = 2
+_NOT_ALLOWED = 0x6982
+"""Security status not satisfied."""
 _FINGERPRINT = "sha256:"
 
 
@@ -129,6 +131,14 @@ def certificate(slot: str) -> Dialogue[bytes | None]:
         return (inflate(found) if packed else found) or None
     except Malformed:
         return None
+
+
+def withheld(slot: str) -> Dialogue[bool]:
+    """Whether the card says that its certificate is not to be read here (6982; part 1 table 2 has
+    what each interface shows)."""
+    data = tlv.encode(0x5C, CERTIFICATES[slot])
+    reply = yield from transmit(Command(0x00, 0xCB, 0x3F, 0xFF, data, ne=256, enough=1))
+    return reply.sw == _NOT_ALLOWED
 
 
 def inflate(packed: bytes) -> bytes:
