@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from structlog import get_logger
 
@@ -26,10 +26,17 @@ from cardsession.cards import Families
 from cardsession.config import Config
 from cardsession.core import context
 from cardsession.core.errors import Failure, Problem
-from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.facts import (
+    Backend,
+    CardFacts,
+    EndReason,
+    Hotplug,
+    ReaderFacts,
+    SessionFacts,
+)
 from cardsession.core.reports import Listing, SlotReport
+from cardsession.core.seats import UsbReader
 from cardsession.core.states import Event
-from cardsession.core.text import clean
 from cardsession.core.tries import Act, PinStatus
 from cardsession.desk import Desk
 from cardsession.ports import (
@@ -45,6 +52,7 @@ from cardsession.ports import (
     Trail,
     Verdict,
 )
+from cardsession.seating import Hall, Seating
 from cardsession.shown import Office
 
 log = get_logger(__name__)
@@ -76,8 +84,6 @@ class Desks:
         channel: Callable[[str], Channel],
         keepers: Keepers,
     ) -> None:
-        self._config = config
-        self._channel = channel
         self._publisher = publisher
         self._desks: dict[str, Desk] = {}
         self._over: OrderedDict[int, str] = OrderedDict()
@@ -95,35 +101,48 @@ class Desks:
             session_numbers=itertools.count(1),
             session_over=self._session_over,
         )
+        hall = Hall(self._sit, self._change, self._leave, lambda gone: self._see_off(gone.close()))
+        labels = config.readers.labels
+        self._seating = Seating(clock, publisher, channel, labels, hall)
 
-    # from the status wait
+    # from the status wait, and from udev
 
     def listing(self, listing: Listing) -> None:
         """Make the desks fit what the card service lists now."""
         self._publisher.backend(listing.backend)
-        lost = listing.backend is not Backend.OK
-        reason = EndReason.BACKEND_LOST if lost else EndReason.READER_REMOVED
+        there = listing.backend is Backend.OK
+        reason = EndReason.READER_REMOVED if there else EndReason.BACKEND_LOST
         listed = {slot.name: slot for slot in listing.slots}
         for name in [name for name in self._desks if name not in listed]:
             self._close(self._desks.pop(name), reason)
-        for name, slot in listed.items():
-            if name not in self._desks:
-                self._desks[name] = self._new_desk(slot)
-            self._desks[name].report(slot)
+        for name, desk in self._desks.items():
+            desk.report(listed[name])
+        self._seating.listing(listed, there=there)
 
-    def _new_desk(self, slot: SlotReport) -> Desk:
-        name = clean(slot.name)
-        log.info("reader.appeared", reader=name)
-        label = self._config.readers.labels.get(slot.name, "")
-        reader = ReaderFacts(id=name, name=name, label=label)
-        desk = Desk(reader, self._channel(slot.name), self._office)
+    def usb(self, readers: tuple[UsbReader, ...] | None) -> None:
+        """All USB readers that udev knows now; None: there is no udev."""
+        self._publisher.hotplug(Hotplug.PCSC_ONLY if readers is None else Hotplug.UDEV)
+        self._seating.usb(readers)
+
+    def _sit(self, slot: SlotReport, reader: ReaderFacts, channel: Channel) -> None:
+        log.info("reader.appeared", reader=reader.name, id=reader.id)
+        desk = self._desks[slot.name] = Desk(reader, channel, self._office)
         desk.shown.trouble(self._trouble)
-        return desk
+        desk.report(slot)
+
+    def _change(self, name: str, reader: ReaderFacts) -> None:
+        self._desks[name].shown.stands(reader)
+
+    def _leave(self, name: str) -> None:
+        self._close(self._desks.pop(name), EndReason.READER_REMOVED)
 
     def _close(self, desk: Desk, reason: EndReason) -> None:
         log.info("reader.gone", reader=desk.shown.reader.name, reason=reason)
         desk.post(Event.READER_LOST, reason)
-        task = asyncio.get_running_loop().create_task(desk.close())
+        self._see_off(desk.close())
+
+    def _see_off(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(closing)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -136,6 +155,7 @@ class Desks:
             await asyncio.wait(ends, timeout=FAREWELL_SECONDS)
         for name in list(self._desks):
             self._close(self._desks.pop(name), reason)
+        self._seating.close()
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -149,7 +169,7 @@ class Desks:
 
     def readers(self) -> list[ReaderFacts]:
         """All readers."""
-        return [desk.shown.reader for desk in self._desks.values()]
+        return [desk.shown.reader for desk in self._desks.values()] + self._seating.driverless
 
     def sessions(self) -> list[SessionFacts]:
         """All sessions that are not over."""

@@ -16,11 +16,13 @@ from cardsession.core.facts import (
     CardFacts,
     Certificate,
     EndReason,
+    Hotplug,
     ReaderFacts,
     SessionFacts,
     Standing,
 )
 from cardsession.core.reports import Listing
+from cardsession.core.seats import Attributes, UsbReader
 from cardsession.core.secret import Secret
 from cardsession.core.signing import Algorithm
 from cardsession.core.tries import Act, Consent, Outcome, PinStatus
@@ -125,6 +127,10 @@ class Channel(Protocol):
     def aside(self, work: Callable[[], R]) -> Awaitable[R]:
         """Work that would hold the loop up and needs no card: done by the reader's thread."""
 
+    def attributes(self) -> Awaitable[Attributes]:
+        """What the reader says of itself; it needs no card. Raises `Failure`: a rival that holds
+        the reader for itself keeps us from asking."""
+
     def let_go(self) -> None:
         """Forget a held handle, with a reset if there still is a card."""
 
@@ -147,6 +153,20 @@ class ReaderWatch(Protocol):
 
     async def close(self) -> None:
         """Stop, within a deadline."""
+
+
+class HotplugWatch(Protocol):
+    """Where USB readers are seen to come and go: a hint, the card service is the truth."""
+
+    def start(self, report: Callable[[tuple[UsbReader, ...] | None], None]) -> None:
+        """Call `report` on the loop with all USB readers that there are: at once, and after every
+        event, even one that changed nothing. None: there is no udev."""
+
+    def look_again(self) -> None:
+        """Enumerate anew now."""
+
+    def close(self) -> None:
+        """Stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +264,9 @@ class Publisher(Protocol):
 
     def backend(self, state: Backend) -> None:
         """The card service's state."""
+
+    def hotplug(self, state: Hotplug) -> None:
+        """How readers are seen to come and go."""
 
     async def fence(self) -> None:
         """Return when whatever callers sent before now was taken in: in bounded time."""

@@ -123,6 +123,17 @@ class Shown:
             self.reader = now
             self._office.publisher.show(now)
 
+    def stands(self, reader: ReaderFacts) -> None:
+        """More is known of where the reader stands, and of what it is."""
+        self.set_reader(
+            serial=reader.serial,
+            port_path=reader.port_path,
+            vendor_id=reader.vendor_id,
+            product_id=reader.product_id,
+            model=reader.model,
+            pin_pad=reader.pin_pad,
+        )
+
     def fault(self, text: str) -> None:
         """What is wrong with the reader or its card; "" from the next card on."""
         self._fault = text

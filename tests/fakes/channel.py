@@ -24,6 +24,7 @@ from cardsession.core.dialogue import (
     run,
 )
 from cardsession.core.errors import Failure, Problem
+from cardsession.core.seats import Attributes
 from cardsession.ports import Disposition, Ledger, Permit, Talk
 
 R = TypeVar("R")
@@ -122,6 +123,9 @@ class FakeChannel:
         self.closed = False
         self.exclusive: list[bool] = []
         """How each connection to the card was made."""
+        self.says: Attributes | Failure = Attributes()
+        """What the reader says of itself."""
+        self.asked = 0
         self._jobs: deque[Callable[[], None]] = deque()
 
     @property
@@ -154,6 +158,16 @@ class FakeChannel:
     def aside(self, work: Callable[[], R]) -> asyncio.Future[R]:
         """Queue work that needs no card."""
         return self._submit(work)
+
+    def attributes(self) -> asyncio.Future[Attributes]:
+        """What the reader says, at once."""
+        done: asyncio.Future[Attributes] = asyncio.get_running_loop().create_future()
+        self.asked += 1
+        if isinstance(self.says, Failure):
+            done.set_exception(self.says)
+        else:
+            done.set_result(self.says)
+        return done
 
     def let_go(self) -> None:
         """Queue the end of the handle."""

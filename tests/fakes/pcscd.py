@@ -26,6 +26,7 @@ UNRESPONSIVE = 0x80100066
 INVALID_HANDLE = 0x80100003
 SHARING_VIOLATION = 0x8010000B
 NOT_TRANSACTED = 0x8010002F
+UNSUPPORTED = 0x8010001F
 T1 = 2
 
 
@@ -196,12 +197,20 @@ class FakePcscd(Generic[C]):
             self.gap(slot)
         if self.down or slot is None:
             return (NO_SERVICE if self.down else NO_READER), 0, 0
+        if mode == scard.SCARD_SHARE_DIRECT:
+            return (SHARING_VIOLATION if any(each.exclusive for each in slot.handles) else OK), 0, 0
         code, handle = self._connect(slot, ours=True, exclusive=mode == scard.SCARD_SHARE_EXCLUSIVE)
         if handle is None:
             return code, 0, 0
         self._last += 1
         self._handles[self._last] = handle
         return OK, self._last, T1
+
+    def SCardGetAttrib(self, _: int, __: int) -> tuple[int, list[int]]:  # noqa: N802
+        return UNSUPPORTED, []  # the reader says nothing of itself
+
+    def SCardControl(self, _: int, __: int, ___: list[int]) -> tuple[int, list[int]]:  # noqa: N802
+        return UNSUPPORTED, []
 
     def SCardReconnect(self, card: int, _: int, __: int, ___: int) -> tuple[int, int]:  # noqa: N802
         handle = self._handles[card]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cardsession.core.facts import Backend, CardFacts, ReaderFacts, SessionFacts
+from cardsession.core.facts import Backend, CardFacts, Hotplug, ReaderFacts, SessionFacts
 
 Facts = ReaderFacts | CardFacts | SessionFacts
 Key = tuple[str, str | int]
@@ -73,6 +73,10 @@ class FakePublisher:
     def backend(self, state: Backend) -> None:
         """Note it."""
         self.lines.append(Line("backend", state))
+
+    def hotplug(self, state: Hotplug) -> None:
+        """Note it."""
+        self.lines.append(Line("hotplug", state))
 
     def replied(self, what: Any) -> None:
         """A test notes when an answer came."""

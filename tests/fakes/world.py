@@ -22,7 +22,7 @@ from unittest import mock
 from cardsession import ports
 from cardsession.adapters.ledger import FileLedger, MemoryLedger, durable, lines
 from cardsession.adapters.pcsc import channel as pcsc
-from cardsession.adapters.pcsc import codes
+from cardsession.adapters.pcsc import codes, features
 from cardsession.asks import Ask, SubmitAsk
 from cardsession.cards import families
 from cardsession.config import Config
@@ -84,6 +84,7 @@ class World:
         for what, name, value in (
             (pcsc, "scard", self.pcscd),
             (codes, "scard", self.pcscd),
+            (features, "scard", self.pcscd),
             (pcsc, "threading", SimpleNamespace(Thread=NoThread)),
             (pcsc, "time", SimpleNamespace(monotonic=self._now, sleep=self.clock.advance)),
             (ports, "time", SimpleNamespace(monotonic=self._now)),

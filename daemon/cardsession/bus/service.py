@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from cardsession.core.errors import Failure, Problem
-from cardsession.core.facts import Backend, CardFacts, EndReason, SessionFacts
+from cardsession.core.facts import Backend, CardFacts, EndReason, Hotplug, SessionFacts
 from cardsession.ports import Requests
 
 from . import contract, values
@@ -95,6 +95,10 @@ class Service:
     def backend(self, state: Backend) -> None:
         """The card service's state."""
         self._tree.put(contract.ROOT, contract.MANAGER, {"Backend": str(state)})
+
+    def hotplug(self, state: Hotplug) -> None:
+        """How readers are seen to come and go."""
+        self._tree.put(contract.ROOT, contract.MANAGER, {"Hotplug": str(state)})
 
     async def fence(self) -> None:
         """A question to the bus itself: calls that it took before come before its answer."""

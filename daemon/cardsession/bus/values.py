@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cardsession.core.facts import Backend, CardFacts, EndReason, ReaderFacts, SessionFacts
+from cardsession.core.facts import Backend, CardFacts, EndReason, Hotplug, ReaderFacts, SessionFacts
 from cardsession.core.policy import Removal
 from cardsession.core.tries import (
     Blocked,
@@ -44,7 +44,7 @@ def manager(constants: Constants) -> Values:
         "Version": constants.version,
         "ApiLevel": contract.API_LEVEL,
         "Backend": str(Backend.STARTING),
-        "Hotplug": "pcsc-only",
+        "Hotplug": str(Hotplug.PCSC_ONLY),
         "RemovalPolicy": str(constants.removal),
         "IdleUSec": constants.idle_seconds * 1_000_000,
         "MaxAgeUSec": constants.max_age_seconds * 1_000_000,

@@ -74,6 +74,13 @@ class Backend(StrEnum):
     PROTOCOL_MISMATCH = "protocol-mismatch"
 
 
+class Hotplug(StrEnum):
+    """`Manager.Hotplug`: how we hear of readers that come and go."""
+
+    UDEV = "udev"
+    PCSC_ONLY = "pcsc-only"
+
+
 class Remedy(StrEnum):
     """`Card.Remedies`: what helps, by the field's names."""
 

@@ -26,10 +26,11 @@ from cardsession.core.dialogue import (
     run,
 )
 from cardsession.core.errors import Failure, Problem
+from cardsession.core.seats import Attributes
 from cardsession.ports import Disposition, Ledger, Talk
 
 from .codes import check, establish, failure
-from .features import carries_extended
+from .features import attributes, carries_extended
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -88,6 +89,10 @@ class PcscChannel:
         """Queue work that needs no card."""
         return self._submit(work)
 
+    def attributes(self) -> asyncio.Future[Attributes]:
+        """Queue the question what the reader is."""
+        return self._submit(self._ask_reader)
+
     def let_go(self) -> None:
         """Queue the end of a held handle."""
         self._jobs.put(lambda: self._disconnect(Disposition.RESET))
@@ -121,6 +126,29 @@ class PcscChannel:
             job()
         self._disconnect(Disposition.RESET)
         self._release_context()
+
+    def _ask_reader(self) -> Attributes:
+        """Over a handle of its own, which needs no card and no power; over ours if it is held."""
+        if self._card is not None:
+            return attributes(self._card)
+        if self._context is None:
+            self._context = establish()
+        self.waiting = True
+        try:
+            code, card, _ = scard.SCardConnect(
+                self._context, self._reader, scard.SCARD_SHARE_DIRECT, 0
+            )
+            check(code & 0xFFFFFFFF)
+        except Failure as error:
+            if error.problem is Problem.BACKEND_UNAVAILABLE:
+                self._forget()
+            raise
+        finally:
+            self.waiting = False
+        try:
+            return attributes(card)
+        finally:
+            scard.SCardDisconnect(card, scard.SCARD_LEAVE_CARD)
 
     def _hold_talk(self, talk: Talk[T]) -> T:
         disposition = talk.failed

@@ -5,9 +5,14 @@ from __future__ import annotations
 from smartcard import scard
 from smartcard.pcsc import PCSCPart10
 
+from cardsession.core.seats import Attributes
+from cardsession.core.text import clean
+
 SHORT_DATA = 256
 """Data bytes of a short APDU; a reader that names no more carries no other (part 10 clause 2.6.14:
 dwMaxAPDUDataSize)."""
+CHANNEL_BYTES = 4
+_PIN_PAD = (PCSCPart10.FEATURE_VERIFY_PIN_DIRECT, PCSCPart10.FEATURE_VERIFY_PIN_START)
 
 
 class _Handle:
@@ -30,3 +35,32 @@ def carries_extended(card: int) -> bool:
         return False  # a driver's answer that is no list of TLVs
     most = (properties or {}).get("PCSCv2_PART10_PROPERTY_dwMaxAPDUDataSize")
     return isinstance(most, int) and most > SHORT_DATA
+
+
+def attributes(card: int) -> Attributes:
+    """What the reader of this handle says of itself; each word of it may be missing."""
+    channel = _attribute(card, scard.SCARD_ATTR_CHANNEL_ID)
+    return Attributes(
+        channel_id=int.from_bytes(channel, "little") if len(channel) == CHANNEL_BYTES else None,
+        serial=_text(_attribute(card, scard.SCARD_ATTR_VENDOR_IFD_SERIAL_NO)),
+        model=_text(_attribute(card, scard.SCARD_ATTR_VENDOR_IFD_TYPE)),
+        pin_pad=_has_pin_pad(card),
+    )
+
+
+def _attribute(card: int, name: int) -> bytes:
+    code, value = scard.SCardGetAttrib(card, name)
+    return bytes(value) if code == scard.SCARD_S_SUCCESS else b""
+
+
+def _text(raw: bytes) -> str:
+    """Drivers end a text with a NUL, or do not."""
+    return clean(raw.split(b"\x00")[0])
+
+
+def _has_pin_pad(card: int) -> bool:
+    try:
+        features = PCSCPart10.getFeatureRequest(_Handle(card))
+    except (IndexError, TypeError, ValueError):
+        return False  # as above
+    return any(PCSCPart10.hasFeature(features, each) for each in _PIN_PAD)
