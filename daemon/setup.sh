@@ -30,7 +30,9 @@ PACKAGES_RUNTIME='ca-certificates dbus-daemon gcc iproute2 libc6-dev libccid lib
 #   opensc                    the outside judge of what the virtual card says
 #   openssl                   the outside judge of certificates and signatures
 #   e2fsprogs                 a disk that loses power, or hangs
-PACKAGES_DEV='e2fsprogs opensc openssl'
+#   umockdev libumockdev0     USB readers that are plugged in and pulled
+#   python3-dbusmock          a logind that says when it goes to sleep
+PACKAGES_DEV='e2fsprogs libumockdev0 opensc openssl python3-dbusmock umockdev'
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "cardsession set-up: $*"; exit 1; }
