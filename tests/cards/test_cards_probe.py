@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -201,6 +201,20 @@ def test_a_certificate_that_is_not_shown_here_makes_no_blank_card() -> None:
     for pump, withheld in ((shown, False), (hidden, True), (absent, False)):
         assert pump.hold(PIV.probe(ATR)).withheld == withheld
         assert bool(pump.hold(PIV.probe(ATR)).certificates) == (pump is shown)
+
+
+@pytest.mark.parametrize("sw", ["6F00", "6400", "6581"])
+def test_a_failure_is_not_taken_for_a_card_without_a_discovery_object(sw: str) -> None:
+    card = make_card(pin_policy=PinPolicy.GLOBAL_PRIMARY)
+    for times, reference in ((1, 0x00), (2, 0x80)):
+        pump = Pump(card)
+        failing = iter([bytes.fromhex(sw)] * times)
+
+        def before(_: int, apdu: bytes, failing: Iterator[bytes] = failing) -> bytes | None:
+            return next(failing, None) if apdu[:1] + apdu[4:7] == b"\x00\x03\x5c\x01" else None
+
+        pump.before = before
+        assert pump.hold(PIV.probe(ATR)).pins["user"].reference == reference
 
 
 def test_inflating_stops_at_sixteen_kibibytes() -> None:

@@ -29,6 +29,8 @@ INFLATED_LIMIT = 16 * 1024
 """No X.509 certificate on a card is larger; inflating stops here."""
 
 _POLICY_BYTES = 2
+_EXECUTION_ERRORS = frozenset({0x64, 0x65, 0x66, 0x6F})
+"""ISO/IEC 7816-4 clause 5.6: the card failed; it says nothing of what was asked for."""
 _NOT_ALLOWED = 0x6982
 """Security status not satisfied."""
 _FINGERPRINT = "sha256:"
@@ -80,8 +82,15 @@ def _identity(probe: Probe, *, whole: bool = False) -> Dialogue[str]:
 
 def pin_policy() -> Dialogue[tuple[int, int]]:
     """The discovery object's two bytes (part 1 clause 3.3.2, tag 5F2F): which PINs there are,
-    and which one satisfies the access rules first. Zeros: it says nothing."""
-    raw = yield from _get_data(DISCOVERY)
+    and which one satisfies the access rules first. Zeros: it says nothing.
+
+    A card that failed (6F00, say) is asked once more: taken for "no such object" that would let a
+    passcode go to the wrong PIN. It stands if it comes twice, for old applets mean just that.
+    """
+    reply = yield from _asked(DISCOVERY)
+    if reply.sw.sw1 in _EXECUTION_ERRORS:
+        reply = yield from _asked(DISCOVERY)
+    raw = reply.data if reply.sw.ok else None
     try:
         policy = tlv.find(tlv.need(raw, 0x7E), 0x5F2F) if raw else None
     except Malformed:
@@ -155,9 +164,12 @@ def inflate(packed: bytes) -> bytes:
 
 def _get_data(tag: bytes) -> Dialogue[bytes | None]:
     """GET DATA (part 2 clause 3.1.2); None where the card has no such object for us."""
-    data = tlv.encode(0x5C, tag)
-    reply: Response = yield from transmit(Command(0x00, 0xCB, 0x3F, 0xFF, data, ne=256))
+    reply = yield from _asked(tag)
     return reply.data if reply.sw.ok else None
+
+
+def _asked(tag: bytes) -> Dialogue[Response]:
+    return (yield from transmit(Command(0x00, 0xCB, 0x3F, 0xFF, tlv.encode(0x5C, tag), ne=256)))
 
 
 def _object(tag: bytes) -> Dialogue[bytes | None]:
