@@ -32,7 +32,8 @@ PACKAGES_RUNTIME='ca-certificates dbus-daemon gcc iproute2 libc6-dev libccid lib
 #   e2fsprogs                 a disk that loses power, or hangs
 #   umockdev libumockdev0     USB readers that are plugged in and pulled
 #   python3-dbusmock          a logind that says when it goes to sleep
-PACKAGES_DEV='e2fsprogs libumockdev0 opensc openssl python3-dbusmock umockdev'
+#   udev                      udevadm, the outside judge of udev rules
+PACKAGES_DEV='e2fsprogs libumockdev0 opensc openssl python3-dbusmock udev umockdev'
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "cardsession set-up: $*"; exit 1; }
@@ -245,6 +246,7 @@ enter_namespace() {
     # A USB reader of this machine belongs to its own pcscd: ours gets no driver and no device.
     private_directory /usr/lib/pcsc/drivers
     [ ! -d /dev/bus/usb ] || private_directory /dev/bus/usb
+    private_directory /run/udev  # without udevd: the daemon is not told of them either
     if [ "$outer_uid" = 0 ]; then
         exec "$@"
     fi

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cardsession.stack import Bus, Card, Child, Daemon, Pcscd, in_namespace, run_directory
+from system.usb import Bed, Counter, resting
 
 CANARY = "73194682"
 REAL_FIXTURES = {"bus", "pcscd", "cards", "card", "daemons", "daemon"}
@@ -136,3 +137,56 @@ def daemons(
 def daemon(daemons: Callable[..., Daemon]) -> Daemon:
     """cardsessiond as it comes, on the private bus, ready."""
     return daemons()
+
+
+@pytest.fixture
+def beds(
+    request: pytest.FixtureRequest, pcscd: Pcscd, rundir: Path
+) -> Iterator[Callable[..., Bed]]:
+    """Stock pcscd with USB readers to plug in: beds(virtual=True). See tests/system/usb.py."""
+    children = request.node.stash.setdefault(CHILDREN, [])
+    with resting(pcscd), ExitStack() as parts:
+
+        def start(**options: Any) -> Bed:
+            bed = parts.enter_context(Bed(rundir, **options))
+            children.append(bed.pcscd)
+            return bed
+
+        yield start
+
+
+@pytest.fixture
+def bed(beds: Callable[..., Bed]) -> Bed:
+    """The same, as it comes: nothing is plugged in yet."""
+    return beds()
+
+
+@pytest.fixture
+def bed_daemon(
+    bed: Bed, bus: Bus, rundir: Path, begin: Callable[[Child], Child]
+) -> Callable[..., Daemon]:
+    """Start cardsessiond, ready when returned, whose udev sees what is plugged into `bed`."""
+
+    def start(**options: Any) -> Daemon:
+        given = dict(bed.environment) | options.pop("environment", {})
+        daemon = Daemon(rundir, bus.address, environment=given, **options)
+        begin(daemon)
+        return daemon
+
+    return start
+
+
+@pytest.fixture
+def counters(
+    request: pytest.FixtureRequest, pcscd: Pcscd, rundir: Path
+) -> Iterator[Callable[..., Counter]]:
+    """Stock pcscd with readers of reader.conf: counters(16). See tests/system/usb.py."""
+    children = request.node.stash.setdefault(CHILDREN, [])
+    with resting(pcscd), ExitStack() as parts:
+
+        def start(count: int = 16, **options: Any) -> Counter:
+            counter = parts.enter_context(Counter(rundir, count, **options))
+            children.append(counter.pcscd)
+            return counter
+
+        yield start

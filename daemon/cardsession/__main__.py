@@ -35,12 +35,15 @@ from cardsession.adapters.pcsc import PcscChannel, PcscWatch
 from cardsession.adapters.systemd import Notifier
 from cardsession.adapters.trail import AuditTrail
 from cardsession.adapters.truststore import TrustStore
+from cardsession.adapters.udev import UdevHotplug
 from cardsession.bus.connection import BusError, BusGone, Connection, NameTaken
+from cardsession.bus.logind import Sleep
 from cardsession.bus.service import Service
 from cardsession.bus.values import Constants
 from cardsession.config import Config, ConfigError
 from cardsession.core.facts import Backend
 from cardsession.core.reports import Listing
+from cardsession.core.seats import UsbReader
 from cardsession.core.trust_rules import TrustRules
 from cardsession.desks import Desks, Keepers
 
@@ -97,21 +100,44 @@ async def _serve(config: Config) -> None:
         desks = Desks(config, clock, service, lambda reader: PcscChannel(reader, ledger), keepers)
         trouble.tell = desks.trouble
         await service.start(desks, spend_last_try=session.spend_last_try)
-        watch = PcscWatch()
+        watch, hotplug = PcscWatch(), UdevHotplug()
+
+        def plugged(readers: tuple[UsbReader, ...] | None) -> None:
+            desks.usb(readers)
+            watch.look_again()
+
         try:
-            listed = _Listed(desks.listing, notifier)
-            watch.start(listed.take)
+            watch.start(_Listed(desks.listing, notifier, hotplug.look_again).take)
+            hotplug.start(plugged)
             progress = notifier.watchdog(lambda: watch.alive and desks.overdue is None)
             watchdog = asyncio.ensure_future(progress)
-            await _first(stop.wait(), _gone(connection))
+            async with _sleep(connection, service, desks, watch, hotplug):
+                await _first(stop.wait(), _gone(connection))
             watchdog.cancel()
         finally:
             notifier.stopping()
-            await watch.close()
-            await desks.close()
+            hotplug.close()
+            await asyncio.gather(watch.close(), desks.close())
             close_keepers()
     if not stop.is_set():
         raise BusGone("the message bus closed the connection")
+
+
+def _sleep(
+    connection: Connection, service: Service, desks: Desks, watch: PcscWatch, hotplug: UdevHotplug
+) -> Sleep:
+    """What is done before the machine sleeps, and when it is awake again."""
+
+    async def suspend() -> None:
+        await desks.suspend()
+        await service.fence()  # the bus has been told before nobody can be told any more
+
+    def resume() -> None:
+        desks.resume()
+        watch.restart()
+        hotplug.look_again()
+
+    return Sleep(connection, suspend, resume)
 
 
 def _keepers(
@@ -168,15 +194,29 @@ class _Trouble:
 
 
 class _Listed:
-    """Hands listings on; after the first one the daemon is ready."""
+    """Hands listings on; after the first one the daemon is ready.
 
-    def __init__(self, take: Callable[[Listing], None], notifier: Notifier) -> None:
+    `other_readers`: called before it hands on readers that are not those of before: for udev
+    may know more by now than it has told.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Listing], None],
+        notifier: Notifier,
+        other_readers: Callable[[], None],
+    ) -> None:
         self._take = take
         self._notifier = notifier
+        self._other_readers = other_readers
+        self._names: set[str] = set()
         self._told = False
 
     def take(self, listing: Listing) -> None:
         """One listing; the status line says what a technician asks first."""
+        before, self._names = self._names, {slot.name for slot in listing.slots}
+        if self._names != before:
+            self._other_readers()
         self._take(listing)
         fine = listing.backend is Backend.OK
         status = f"{len(listing.slots)} readers" if fine else f"card service: {listing.backend}"

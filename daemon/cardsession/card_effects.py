@@ -165,6 +165,7 @@ class CardEffects:
         """It does not answer."""
         self._shown.set_card(lambda card: replace(card, state=CardState.MUTE))
         self._shown.fault(TEXTS[Problem.CARD_MUTE])
+        log.info("card.mute", reader=self._shown.reader.name)
 
     def retry_later(self, *_: Any) -> None:
         """Ask again for a card that somebody else holds, less and less often."""

@@ -220,6 +220,7 @@ async def _used(
 
 _SESSION_CHANGED = {
     Problem.CARD_RESET: Event.CARD_RESET,
+    Problem.CARD_MUTE: Event.FOUND_MUTE,
     Problem.NOT_VERIFIED: Event.AUTHORITY_LOST,
 }
 """Failures of a use that say something of the session."""

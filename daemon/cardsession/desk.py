@@ -19,7 +19,7 @@ from cardsession.actor import Conversation, Timers
 from cardsession.asks import Ask, EndAsk, OpenAsk
 from cardsession.core.errors import TEXTS, Failure, Malformed, Problem
 from cardsession.core.facts import EndReason, ReaderFacts
-from cardsession.core.reports import SlotReport, changes
+from cardsession.core.reports import SlotReport, came_to_life, changes
 from cardsession.core.session import step
 from cardsession.core.states import Event, Refuse, State
 from cardsession.effects import Effects
@@ -38,6 +38,10 @@ TAKEOVER_SECONDS = 5.0
 _SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.STUCK, State.GONE})
 """States in which whoever waited for the card can be answered."""
 _EMPTY = frozenset({State.EMPTY, State.LOCKED_AWAY, State.KEPT_AWAY})
+_NOT_OURS = frozenset(
+    {State.READY, State.OPENING, State.UNVERIFIED, State.QUERYING, State.LOCKED, State.KEPT}
+)
+"""States in which we have no handle for ourselves: if there is one, it is a rival's."""
 _RECOVERIES = {
     Event.CARD_REMOVED: Event.RECOVERED_EMPTY,
     Event.CARD_INSERTED: Event.RECOVERED,
@@ -54,6 +58,8 @@ class Desk:
         self._office = office
         self._channel = channel
         self._report: SlotReport | None = None
+        self._revived: int | None = None
+        """The insertion (its counter) whose card was mute at first: once is enough."""
         self._events: deque[tuple[Event, Any]] = deque()
         self._draining = False
         self._generation = 0
@@ -84,8 +90,15 @@ class Desk:
         if now != before:
             self._doubts = 0
         self._report = now
+        if now.exclusive != before.exclusive:
+            self.shown.taken = now.exclusive and self.state in _NOT_OURS
+            self.shown.states(self.state)
         for event in changes(before, now):
             self.post(event, now.atr)
+        if came_to_life(before, now) and self._revived != now.counter:
+            self._revived = now.counter
+            self.post(Event.CARD_REMOVED)
+            self.post(Event.CARD_INSERTED, now.atr)
 
     def ask_to_open(self, ask: OpenAsk) -> None:
         """OpenSession, with a take-over of the same user's session if that was asked for."""
@@ -94,6 +107,10 @@ class Desk:
             ask.request = replace(ask.request, wait=max(ask.request.wait, TAKEOVER_SECONDS))
             self.post(Event.END_ASKED, EndAsk(EndReason.FORCED))
         self.post(Event.OPEN_ASKED, ask)
+
+    def turn_away(self, reason: EndReason) -> None:
+        """Whoever waits for the card does so no more: the session that has it is the last."""
+        self._effects.turn_away(reason)
 
     def caller_gone(self, name: str) -> None:
         """A connection left the bus: what was its own ends."""
@@ -218,6 +235,8 @@ class Desk:
             return Event.PROBE_BUSY, error
         if failed is Event.PROBE_FAILED and error.problem is Problem.CARD_MUTE:
             return Event.PROBE_MUTE, error
+        if error.problem is Problem.CARD_MUTE:
+            return Event.FOUND_MUTE, error
         return failed, error
 
     def _reconcile(self, then: SlotReport | None) -> None:

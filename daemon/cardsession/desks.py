@@ -25,7 +25,7 @@ from cardsession.asks import (
 from cardsession.cards import Families
 from cardsession.config import Config
 from cardsession.core import context
-from cardsession.core.errors import Failure, Problem
+from cardsession.core.errors import TEXTS, Failure, Problem
 from cardsession.core.facts import (
     Backend,
     CardFacts,
@@ -59,6 +59,10 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 FAREWELL_SECONDS = 1.0
+"""So long may sessions take to end when we are stopped; then their readers are left to it."""
+SUSPEND_SECONDS = 2.5
+"""The same before the machine sleeps: with the end of the readers' threads it is less than logind
+waits, and a card that is at a passcode may answer yet."""
 REMEMBERED = 256
 """Ended sessions of which the reason is still told."""
 
@@ -89,6 +93,7 @@ class Desks:
         self._over: OrderedDict[int, str] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._trouble = ""
+        self._asleep = False
         self._office = Office(
             config=config,
             clock=clock,
@@ -108,7 +113,9 @@ class Desks:
     # from the status wait, and from udev
 
     def listing(self, listing: Listing) -> None:
-        """Make the desks fit what the card service lists now."""
+        """Make the desks fit what the card service lists now. Nobody knows while we sleep."""
+        if self._asleep:
+            return
         self._publisher.backend(listing.backend)
         there = listing.backend is Backend.OK
         reason = EndReason.READER_REMOVED if there else EndReason.BACKEND_LOST
@@ -146,16 +153,38 @@ class Desks:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    async def suspend(self) -> None:
+        """The machine is about to sleep: every session ends, every authority is dropped, and
+        nothing is shown of readers and cards until they are listed anew. In bounded time."""
+        self._asleep = True
+        self._publisher.backend(Backend.STARTING)
+        self._seating.listing({}, there=False)
+        await self._vacate(EndReason.SUSPEND, SUSPEND_SECONDS)
+
+    def resume(self) -> None:
+        """Awake again: the next listing is taken in, with new desks for all that it tells."""
+        self._asleep = False
+
     async def close(self) -> None:
         """End every session, drop every authority, end every thread: in bounded time."""
-        reason = EndReason.DAEMON_STOPPING
-        ends = [asyncio.ensure_future(self.end(each.number, reason)) for each in self.sessions()]
-        if ends:
-            # a card that does not answer must not keep the others' sessions from being told
-            await asyncio.wait(ends, timeout=FAREWELL_SECONDS)
-        for name in list(self._desks):
-            self._close(self._desks.pop(name), reason)
         self._seating.close()
+        await self._vacate(EndReason.DAEMON_STOPPING, FAREWELL_SECONDS)
+
+    async def _vacate(self, reason: EndReason, seconds: float) -> None:
+        """Close every desk, those with a session when that has ended, or after so many seconds."""
+        for name, desk in list(self._desks.items()):
+            if desk.shown.session is None:
+                self._close(self._desks.pop(name), reason)
+            else:
+                desk.turn_away(reason)
+        ends = [asyncio.ensure_future(self.end(each.number, reason)) for each in self.sessions()]
+        try:
+            if ends:
+                # a card that does not answer must not keep the others' sessions from being told
+                await asyncio.wait(ends, timeout=seconds)
+        finally:
+            for name in list(self._desks):
+                self._close(self._desks.pop(name), reason)
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -271,6 +300,8 @@ class Desks:
             self._over.popitem(last=False)
 
     def _desk_of_card(self, number: int) -> Desk:
+        if self._asleep:
+            raise Failure(Problem.SUSPENDED, TEXTS[Problem.SUSPENDED])
         for desk in self._desks.values():
             if desk.shown.card and desk.shown.card.number == number:
                 return desk

@@ -3,7 +3,7 @@ nothing. A technician sees the reader that "is not there", and where it is plugg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from structlog import get_logger
@@ -11,6 +11,7 @@ from structlog import get_logger
 from cardsession.actor import Timers
 from cardsession.core.facts import ReaderFacts, ReaderState
 from cardsession.core.seats import Attributes, UsbReader, seated
+from cardsession.core.text import clean
 from cardsession.ports import Clock, Publisher
 
 log = get_logger(__name__)
@@ -24,42 +25,54 @@ class Driverless:
     """See the module."""
 
     def __init__(self, clock: Clock, publisher: Publisher, labels: Mapping[str, str]) -> None:
-        self.there = False
-        """Whether the card service is: else nobody can say what it does not list."""
         self._publisher = publisher
         self._labels = labels
         self._timers = Timers(clock)
-        self._waiting: set[str] = set()
-        self._shown: dict[str, ReaderFacts] = {}
-        """By syspath."""
+        self._waiting: dict[str, UsbReader] = {}
+        self._shown: dict[str, tuple[UsbReader, ReaderFacts]] = {}
+        """Both by their identifier: nothing is shown twice."""
 
     @property
     def shown(self) -> list[ReaderFacts]:
         """What is shown now."""
-        return list(self._shown.values())
+        return [facts for _, facts in self._shown.values()]
 
-    def fit(self, unlisted: Iterable[UsbReader]) -> None:
-        """Make what is shown fit these; one that is new is given time."""
-        now = {each.syspath: each for each in unlisted}
-        for syspath in [each for each in self._shown if each not in now]:
-            self._publisher.withdraw(self._shown.pop(syspath))
-        for syspath in self._waiting - now.keys():
-            self._timers.cancel(syspath)
-        self._waiting &= now.keys()
-        for syspath, usb in now.items():
-            if syspath not in self._shown and syspath not in self._waiting:
-                self._waiting.add(syspath)
-                self._timers.set(syspath, DRIVER_SECONDS, partial(self._show, usb))
+    def fit(self, unlisted: Collection[UsbReader], unclear: Collection[UsbReader]) -> None:
+        """Make what is shown fit the readers that are not listed; one that is new is given time.
+
+        `unclear`: those that may be listed, which is known in a moment: what is shown stays.
+        """
+        for place, (usb, facts) in list(self._shown.items()):
+            if not _has(unlisted, usb) and not _has(unclear, usb):
+                del self._shown[place]
+                self._publisher.withdraw(facts)
+        for place, usb in list(self._waiting.items()):
+            if not _has(unlisted, usb):
+                del self._waiting[place]
+                self._timers.cancel(place)
+        for usb in unlisted:
+            if usb.seat(0) in self._shown:
+                self._show(usb)
+            else:
+                self._wait(usb)
 
     def taken_over(self, place: str) -> None:
         """A desk shows this reader from now on: the object stays, and is another one's."""
-        for syspath in [at for at, each in self._shown.items() if each.id == place]:
-            del self._shown[syspath]
+        self._shown.pop(place, None)
+
+    def _wait(self, usb: UsbReader) -> None:
+        place = usb.seat(0)
+        if place not in self._waiting:
+            self._timers.set(place, DRIVER_SECONDS, partial(self._time_is_over, place))
+        self._waiting[place] = usb
+
+    def _time_is_over(self, place: str) -> None:
+        usb = self._waiting.pop(place)
+        log.warning("reader.no-driver", reader=place, model=clean(usb.model))
+        self._show(usb)
 
     def _show(self, usb: UsbReader) -> None:
-        self._waiting.discard(usb.syspath)
         place = usb.seat(0)
-        log.warning("reader.no-driver", reader=place, model=usb.model)
         facts = ReaderFacts(
             id=place,
             name="",
@@ -67,5 +80,11 @@ class Driverless:
             state=ReaderState.NO_DRIVER,
             last_error=NO_DRIVER,
         )
-        self._shown[usb.syspath] = seated(facts, Attributes(), usb)
-        self._publisher.show(self._shown[usb.syspath])
+        now = usb, seated(facts, Attributes(), usb)
+        if self._shown.get(place) != now:
+            self._shown[place] = now
+            self._publisher.show(now[1])
+
+
+def _has(readers: Collection[UsbReader], usb: UsbReader) -> bool:
+    return any(each.is_still(usb) for each in readers)

@@ -35,12 +35,20 @@ UNVERIFIED_SECONDS = 60.0
 _END_REASONS = {
     Event.CARD_REMOVED: EndReason.CARD_REMOVED,
     Event.STUCK: EndReason.CARD_MUTE,
+    Event.FOUND_MUTE: EndReason.CARD_MUTE,
     Event.PIN_BLOCKED: EndReason.PIN_BLOCKED,
     Event.POSSESSION_FAILED: EndReason.POSSESSION_FAILED,
     Event.CARD_RESET: EndReason.CARD_RESET,
     Event.PROBED: EndReason.CARD_REPLACED,
     Event.PROBE_FAILED: EndReason.CARD_REPLACED,
 }
+_TURNED_AWAY = {
+    EndReason.SUSPEND: Problem.SUSPENDED,
+    EndReason.READER_REMOVED: Problem.READER_REMOVED,
+    EndReason.DAEMON_STOPPING: Problem.READER_REMOVED,
+    EndReason.BACKEND_LOST: Problem.BACKEND_UNAVAILABLE,
+}
+"""What whoever waits for a card hears that goes with more than itself."""
 
 
 class Effects:
@@ -93,13 +101,19 @@ class Effects:
         for ask in waiting:  # each with what is left of its time
             self._desk.post(Event.OPEN_ASKED, ask)
 
+    def turn_away(self, reason: EndReason) -> None:
+        """Whoever waits for the card waits no more."""
+        problem = _TURNED_AWAY.get(reason, Problem.CARD_REMOVED)
+        waiting, self.waiting.deferred = self.waiting.deferred, []
+        for ask in waiting:
+            ask.refuse(problem, TEXTS[problem])
+
     # effects: a session
 
     def _do_drop_card(self, event: Event, payload: Any) -> None:
-        for ask in self.waiting.deferred:
-            ask.refuse(Problem.CARD_REMOVED, TEXTS[Problem.CARD_REMOVED])
-        self.waiting.deferred.clear()
-        self._card.drop(self._end_reason(event, payload))
+        reason = self._end_reason(event, payload)
+        self.turn_away(reason)
+        self._card.drop(reason)
 
     def _do_defer(self, _: Event, ask: OpenAsk) -> None:
         if ask.request.wait <= 0:

@@ -34,6 +34,11 @@ LOST = {
     Event.HELD: Problem.IN_USE_ELSEWHERE,
 }
 """Events with which the way to the card is lost, and what whoever waits for it hears."""
+_LOST_BY = {
+    EndReason.BACKEND_LOST: Problem.BACKEND_UNAVAILABLE,
+    EndReason.SUSPEND: Problem.SUSPENDED,
+}
+"""Why a reader is lost, where that says more."""
 _NO_PIN = Failure(Problem.NO_SUCH_PIN, "the card has no such PIN")
 
 
@@ -267,8 +272,8 @@ def _after(card: CardFacts, ask: SubmitAsk, submitted: Submitted) -> CardFacts:
 
 def _failure(event: Event, payload: Any) -> Failure:
     lost = LOST.get(event)
-    if payload is EndReason.BACKEND_LOST:
-        lost = Problem.BACKEND_UNAVAILABLE
+    if isinstance(payload, EndReason):
+        lost = _LOST_BY.get(payload, lost)
     if lost is None and isinstance(payload, Failure):
         return payload
     lost = lost or Problem.INTERNAL

@@ -151,6 +151,10 @@ class ReaderWatch(Protocol):
     def look_again(self) -> None:
         """List anew now."""
 
+    def restart(self) -> None:
+        """Begin anew, as if nothing had been seen before: the next listing is reported, be it
+        equal to the last one."""
+
     async def close(self) -> None:
         """Stop, within a deadline."""
 

@@ -36,6 +36,7 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
     <allow send_destination="org.freedesktop.DBus"/>
     <allow own="org.cardsession1"/>
     <allow own="org.example.Taken"/>
+    <allow own="org.freedesktop.login1"/>
     <allow send_type="method_call"/>
   </policy>
 </busconfig>

@@ -215,7 +215,8 @@ class Counter(People):
         publisher = self.world.publisher
         for name, desk in self.world.desks._desks.items():
             state, reader = desk.state, publisher.objects["reader", name]
-            assert reader.state is READER_STATES.get(state, ReaderState.READY)
+            ready = ReaderState.IN_USE_ELSEWHERE if desk.shown.taken else ReaderState.READY
+            assert reader.state is READER_STATES.get(state, ready)
             sessions = [each.state for each in publisher.sessions if each.reader_id == name]
             if state in SESSION_STATES:
                 assert sessions == [SESSION_STATES[state]]

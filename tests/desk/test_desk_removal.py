@@ -190,10 +190,12 @@ async def test_a_kept_session_is_idle_like_any_other() -> None:
 
 async def test_a_card_upside_down_is_waited_for() -> None:
     counter, card, _ = await away(Removal.LOCK)
+    counter.channel.mute = True
     counter.report(present=True, mute=True, counter=9)
     await settle()
     assert counter.publisher.reader.state is ReaderState.MUTE
     assert counter.publisher.reasons() == []
+    counter.channel.mute = False
     counter.report(present=False, mute=False, counter=10)
     await settle()
     counter.insert(card)

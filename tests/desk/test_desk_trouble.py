@@ -165,7 +165,10 @@ async def test_a_verify_whose_card_is_held_elsewhere_is_refused_and_the_session_
 
 async def test_a_mute_card() -> None:
     counter = Counter()
+    counter.channel.mute = True
     counter.report(present=True, mute=True, counter=1)
+    assert counter.publisher.reader.state is ReaderState.PROBING, "it is asked, once"
+    await settle()
     assert counter.publisher.reader.state is ReaderState.MUTE
     assert counter.publisher.card.state is CardState.MUTE
     assert "orientation" in counter.publisher.reader.last_error

@@ -119,6 +119,8 @@ class FakeChannel:
         self.waiting = False
         self.elsewhere = False
         """Another program holds the card."""
+        self.mute = False
+        """The card does not answer, whatever was done about it."""
         self.paused = False
         self.closed = False
         self.exclusive: list[bool] = []
@@ -234,6 +236,8 @@ class FakeChannel:
             return
         if self.elsewhere:
             raise Failure(Problem.IN_USE_ELSEWHERE, "another program holds the card")
+        if self.mute:
+            raise Failure(Problem.CARD_MUTE, "the card does not answer")
         if self.chip is None:
             raise removed()
         self.exclusive.append(exclusive)

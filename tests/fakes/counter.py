@@ -21,37 +21,18 @@ from cardsession.desk import Desk
 from cardsession.desks import Desks, Keepers
 from cardsession.ports import Caller, OpenRequest, PinRequest, Verdict
 from cardsession.virtual.card import VirtualCard
-from cardsession.virtual.identity import Authority
-from cardsession.virtual.options import CardOptions, Secrets, Slot
+from fakes.cards import ATR, CANARY, WRONG, make_card, secret  # noqa: F401 - its users' words
 from fakes.channel import Chip, FakeChannel
 from fakes.clock import FakeClock
 from fakes.keepers import FakeJudge, FakeTrail
 from fakes.publisher import FakePublisher
 
-CANARY = "73194682"
-WRONG = "11112222"
-ATR = bytes.fromhex("3B9F968131FE45")
 READER = "Fake Reader 00 00"
 DISPENSER = Caller(":1.7", 1000)
 COLLEAGUE = Caller(":1.8", 1000)
 STRANGER = Caller(":1.9", 1001)
 TURNS = 60
 """Turns of the loop after which nothing is expected to happen any more of itself."""
-
-_authority: list[Authority] = []
-
-
-def make_card(**options: Any) -> VirtualCard:
-    """A virtual PIV card with the canary passcode; one certificate unless told otherwise."""
-    if not _authority:
-        _authority.append(Authority.make())
-    chosen = CardOptions(**{"slots": (Slot.AUTHENTICATION,), **options})
-    return VirtualCard(chosen, Secrets(pin=CANARY, global_pin=CANARY), _authority[0])
-
-
-def secret(text: str = CANARY) -> Secret:
-    """A passcode as the bus hands it over."""
-    return Secret(bytearray(text.encode()))
 
 
 def read(text: str = CANARY) -> Callable[[], Awaitable[Secret]]:

@@ -61,6 +61,10 @@ class Slot(Generic[C]):
     seen: C | None = None
     mute: bool = False
     """The card lies in it the wrong way."""
+    wakes: bool = False
+    """And yet it answers, once it has lost its power and got it again."""
+    powered: int = 0
+    """How often a mute card was given its power anew."""
     counter: int = 0
     moves: int = 0
     """Insertions and removals that were not noticed yet."""
@@ -99,6 +103,8 @@ class FakePcscd(Generic[C]):
         self.begun: Callable[[Slot[C]], None] = lambda _: None
         self.ended: Callable[[Slot[C]], None] = lambda _: None
         self._handles: dict[int, Handle[C]] = {}
+        self._direct: dict[int, Slot[C]] = {}
+        """Handles that need no card."""
         self._last = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -198,7 +204,7 @@ class FakePcscd(Generic[C]):
         if self.down or slot is None:
             return (NO_SERVICE if self.down else NO_READER), 0, 0
         if mode == scard.SCARD_SHARE_DIRECT:
-            return (SHARING_VIOLATION if any(each.exclusive for each in slot.handles) else OK), 0, 0
+            return self._connect_direct(slot)
         code, handle = self._connect(slot, ours=True, exclusive=mode == scard.SCARD_SHARE_EXCLUSIVE)
         if handle is None:
             return code, 0, 0
@@ -213,12 +219,16 @@ class FakePcscd(Generic[C]):
         return UNSUPPORTED, []
 
     def SCardReconnect(self, card: int, _: int, __: int, ___: int) -> tuple[int, int]:  # noqa: N802
+        if card in self._direct:
+            return self._power(self._direct[card]), 0
         handle = self._handles[card]
         if handle.code == RESET:
             handle.code = OK
         return handle.code, T1
 
     def SCardDisconnect(self, card: int, disposition: int) -> int:  # noqa: N802
+        if self._direct.pop(card, None):
+            return OK
         handle = self._handles.pop(card, None)
         if handle is None:
             return INVALID_HANDLE
@@ -226,6 +236,13 @@ class FakePcscd(Generic[C]):
             self._close(handle, reset=disposition == scard.SCARD_RESET_CARD)
             self.gap(handle.slot)
         return OK if handle.code in (OK, RESET) else handle.code
+
+    def SCardStatus(self, card: int) -> tuple[int, str, int, int, list[int]]:  # noqa: N802
+        handle = self._handles.get(card)
+        code = handle.code if handle else INVALID_HANDLE
+        if handle and code == OK and handle.slot.holder not in (None, handle):
+            code = SHARING_VIOLATION
+        return code, "", 0, 0, []
 
     def SCardBeginTransaction(self, card: int) -> int:  # noqa: N802
         handle = self._handles.get(card)
@@ -279,6 +296,20 @@ class FakePcscd(Generic[C]):
         handle = Handle(slot, ours, exclusive)
         slot.handles.append(handle)
         return OK, handle
+
+    def _connect_direct(self, slot: Slot[C]) -> tuple[int, int, int]:
+        if any(each.exclusive for each in slot.handles):
+            return SHARING_VIOLATION, 0, 0
+        self._last += 1
+        self._direct[self._last] = slot
+        return OK, self._last, 0
+
+    def _power(self, slot: Slot[C]) -> int:
+        slot.powered += 1
+        if slot.chip:
+            slot.chip.reset()
+        slot.mute = slot.mute and not slot.wakes
+        return UNRESPONSIVE if slot.mute else OK
 
     def _close(self, handle: Handle[C], *, reset: bool) -> None:
         slot = handle.slot

@@ -104,9 +104,12 @@ class Seats(RuleBasedStateMachine):
                 worker.hung = not worker.hung
         self.world.do(lambda: None)
 
-    def _restart(self, _: int) -> None:
-        """The daemon is started anew."""
-        self.world.restart()
+    def _restart(self, which: int) -> None:
+        """The daemon is started anew, or the machine sleeps for a while."""
+        if which:
+            self.world.sleep()
+        else:
+            self.world.restart()
 
     def _leave(self, which: int) -> None:
         """A caller's connection ends."""

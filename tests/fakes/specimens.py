@@ -14,11 +14,12 @@ from unittest import mock
 from cardsession.cards.declaration import Declaration
 from cardsession.virtual import card
 from cardsession.virtual.card import VirtualCard
-from cardsession.virtual.identity import Authority, Identity, personalise
+from cardsession.virtual.identity import Authority, Identity
 from cardsession.virtual.options import CardOptions, Family, PinPolicy, Secrets, Slot
 from cardsession.virtual.pkcs15.options import AID as PKCS15_AID
 from cardsession.virtual.pkcs15.options import EmptyVerify, Pkcs15Options
 from cardsession.virtual.reference import padded
+from fakes.cards import made_at_midnight
 
 PASSCODES = ("73194682", "73195555", "731966")
 """What a card's PIN may be in the course of a day: the first one, and new ones."""
@@ -100,7 +101,7 @@ def _made(recipe: Recipe) -> VirtualCard:
 
     def known(options: CardOptions, authority: Authority) -> Identity:
         if recipe.name not in _identities:
-            _identities[recipe.name] = personalise(options, authority)
+            _identities[recipe.name] = made_at_midnight(options, authority)
         return _identities[recipe.name]
 
     with mock.patch.object(card, "personalise", known):

@@ -147,16 +147,33 @@ class World:
         """The daemon is told to stop, and is started again."""
         for worker in self.workers:
             worker.hung = False
-        closing = self.loop.create_task(self.desks.close())
+        if self._ends(self.desks.close(), "the daemon does not stop"):
+            self._begin_anew()
+
+    def sleep(self) -> None:
+        """The machine sleeps, and is awake again."""
+        if self._ends(self.desks.suspend(), "the machine does not come to sleep"):
+            self.do(self.list)
+            self.witness.demand(not self.publisher.objects, "something is shown in its sleep")
+            self.desks.resume()
+            self.do(self.list)
+
+    def _ends(self, work: Coroutine[Any, Any, None], otherwise: str) -> bool:
+        """Everything comes to an end: nobody waits, nothing is shown. False if the process died
+        over it, and another one runs."""
+        life = self.witness.life
+        ending = self.loop.create_task(work)
         for _ in range(200):
-            if closing.done():
+            if ending.done():
                 break
             self.wait(0.05)
-        self.witness.demand(closing.done(), "the daemon does not stop")
+        if self.witness.life != life:
+            return False
+        self.witness.demand(ending.done(), otherwise)
         waits = [each for each in self._asked if not each.done()]
         self.witness.demand(not waits, "somebody waits for ever")
         self.witness.demand(not self.publisher.objects, "something is shown after the end")
-        self._begin_anew()
+        return True
 
     def _begin_anew(self) -> None:
         """The process is gone, and another one starts."""

@@ -48,13 +48,15 @@ class Subscriber:
         """Subscribe first, then list."""
         subscriber = cls(await Connection.open(address))
         await subscriber.connection.subscribe(subscriber._take, sender=NAME)
+        call = (NAME, ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
         try:
-            managed = await subscriber.call(
-                ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"
-            )
-            subscriber.objects.update(plain(managed[0]))
+            reply = await subscriber.connection.call(*call)
         except BusError:
-            pass  # the daemon is not there yet: everything will be announced
+            return subscriber  # the daemon is not there yet: everything will be announced
+        subscriber.objects = plain(reply.body[0])
+        for _, signal in subscriber.signals:
+            if signal.order > reply.order:  # heard while we were waiting for our turn
+                subscriber._apply(signal)
         return subscriber
 
     async def __aenter__(self) -> Self:
@@ -148,6 +150,9 @@ class Subscriber:
 
     def _take(self, signal: Signal) -> None:
         self.signals.append((time.monotonic(), signal))
+        self._apply(signal)
+
+    def _apply(self, signal: Signal) -> None:
         body = plain(list(signal.body))
         match signal.member:
             case "InterfacesAdded":
@@ -156,3 +161,22 @@ class Subscriber:
                 self.objects.pop(body[0], None)
             case "PropertiesChanged" if signal.path in self.objects:
                 self.objects[signal.path].setdefault(body[0], {}).update(body[1])
+
+
+async def converged(everybody: list[Subscriber], seconds: float = 3 * DEADLINE) -> None:
+    """Wait until each of them made of the signals what somebody who asks is told."""
+    first = everybody[0]
+    call = (ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
+    deadline = time.monotonic() + seconds
+    while True:
+        truth = plain((await first.call(*call))[0])
+        wrong = [
+            each.objects
+            for each in everybody
+            if {path: value for path, value in each.objects.items() if path != ROOT} != truth
+        ]
+        if not wrong:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{len(wrong)} know {wrong[0]}, true is {truth}")
+        await asyncio.sleep(0.02)

@@ -1,10 +1,11 @@
 """A connection to the message bus, for the daemon and its clients alike.
 
 Calls, signals, names and credentials over the frames of stream.py and the values of wire.py; what
-runs the handlers is serving.py. dbus-next's own MessageBus is not used: nearly every fault of it
-lies in reading, writing and dispatching (EAGAIN ends it, end-of-file makes it spin, a call after a
-disconnect waits for ever, stray descriptors are kept, nothing is bounded, an exception's text goes
-to the caller), and that part is smaller owned than mended from outside.
+runs the handlers is serving.py, who listens to signals is in listening.py. dbus-next's own
+MessageBus is not used: nearly every fault of it lies in reading, writing and dispatching (EAGAIN
+ends it, end-of-file makes it spin, a call after a disconnect waits for ever, stray descriptors are
+kept, nothing is bounded, an exception's text goes to the caller), and that part is smaller owned
+than mended from outside.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import fcntl
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
 from .contract import ErrorName
 from .frames import Flag, Frame, Header, Kind, close_fds
-from .matching import DRIVER, Match, Owners, is_well_known
+from .listening import Listeners, Subscription
+from .matching import DRIVER, Match, is_well_known
 from .model import (
     Answer,
     Body,
@@ -36,7 +38,7 @@ from .model import (
 )
 from .serving import Dispatcher, FailureLog
 from .stream import Stream, system_bus_address
-from .wire import Variant, decode, encode, printable
+from .wire import Variant, decode, encode, is_bus_name, printable
 
 __all__ = [
     "Answer",
@@ -65,21 +67,6 @@ _OWNED = frozenset({1, 4})
 _log = structlog.get_logger(__name__)
 
 
-class Subscription:
-    """Interest in some signals, until closed."""
-
-    def __init__(
-        self, match: Match, callback: Callable[[Signal], None], on_close: Callable[[Any], None]
-    ) -> None:
-        self.match = match
-        self.callback = callback
-        self._on_close = on_close
-
-    async def close(self) -> None:
-        """No callback from now on; the match rule is removed. Never fails, may be repeated."""
-        self._on_close(self)
-
-
 class Connection:
     """One connection. `closed` is done when it has ended, for whatever reason."""
 
@@ -91,9 +78,8 @@ class Connection:
         self._serials = count(1)
         self._received = 0
         self._pending: dict[int, tuple[str, asyncio.Future[Reply]]] = {}
-        self._subscriptions: list[Subscription] = []
-        self._owners = Owners(self._ask_driver)
         self._failures = FailureLog()
+        self._listeners = Listeners(self._ask_driver, self._remove_match, self._failures)
         self._dispatcher = Dispatcher(self, self._failures)
         stream.start(self._on_frame, self._on_gone)
 
@@ -196,16 +182,7 @@ class Connection:
         Raises BusError, BusGone, ValueError.
         """
         match = Match(sender, interface, member, path, path_namespace, arg0)
-        subscription = Subscription(match, callback, self._unsubscribe)
-        self._subscriptions.append(subscription)
-        try:
-            if sender is not None and is_well_known(sender):
-                await self._owners.follow(sender)
-            await self._ask_driver("AddMatch", "s", (match.rule,))
-        except BaseException:
-            self._unsubscribe(subscription)
-            raise
-        return subscription
+        return await self._listeners.add(match, callback)
 
     async def own_name(self, name: str) -> None:
         """Become the primary owner of a name. Raises NameTaken; BusError if it is not allowed."""
@@ -275,15 +252,6 @@ class Connection:
     async def _ask_driver(self, member: str, signature: str = "", body: Body = ()) -> Body:
         return (await self.call(DRIVER, _DRIVER_PATH, DRIVER, member, signature, body)).body
 
-    def _unsubscribe(self, subscription: Subscription) -> None:
-        if subscription not in self._subscriptions:
-            return
-        self._subscriptions.remove(subscription)
-        self._remove_match(subscription.match.rule)
-        sender = subscription.match.sender
-        if sender is not None and is_well_known(sender):
-            self._remove_match(self._owners.unfollow(sender))
-
     def _remove_match(self, rule: str) -> None:
         """Without waiting: no reply is asked for, and an unknown rule is no matter."""
         data = encode(
@@ -314,7 +282,7 @@ class Connection:
                     self._on_reply(frame)
                 case Kind.SIGNAL:
                     close_fds(frame.fds)
-                    self._on_signal(frame)
+                    self._listeners.hear(frame, self._received)
                 case _:
                     close_fds(frame.fds)
         except Exception as error:
@@ -323,6 +291,9 @@ class Connection:
 
     def _on_call(self, frame: Frame) -> None:
         header, raw = frame.header, frame.raw
+        if not is_bus_name(header.sender or ""):  # which the bus itself writes: nobody to answer
+            close_fds(frame.fds)
+            return
         call = Call(
             header.sender or "", header.path or "/", header.interface, header.member or "",
             header.signature, lambda: decode(raw or b""), frame.fds,
@@ -346,34 +317,6 @@ class Connection:
         except BusError as error:
             close_fds(frame.fds)
             future.set_exception(error)
-
-    def _on_signal(self, frame: Frame) -> None:
-        header = frame.header
-        if frame.raw is None or (header.interface == DRIVER and header.sender != DRIVER):
-            _log.debug("signal.dropped", sender=header.sender, member=header.member)
-            return
-        if not self._subscriptions:
-            return
-        try:
-            body = decode(frame.raw)
-        except ValueError:
-            _log.debug("signal.malformed", sender=header.sender, member=header.member)
-            return
-        signal = Signal(
-            header.sender or "", header.path or "/", header.interface or "", header.member or "",
-            header.signature, body, self._received,
-        )  # fmt: skip
-        if signal.sender == DRIVER and signal.member == "NameOwnerChanged":
-            self._owners.update(signal)
-        for each in tuple(self._subscriptions):
-            if each.match.wants(signal, self._owners.resolve(each.match.sender)):
-                self._deliver(each, signal)
-
-    def _deliver(self, subscription: Subscription, signal: Signal) -> None:
-        try:
-            subscription.callback(signal)
-        except Exception as error:
-            self._failures.report("signal.failed", error, member=signal.member)
 
 
 def _reply(header: Header, frame: Frame, order: int) -> Reply:

@@ -24,6 +24,13 @@ MAX_REPLY_BODY = 4 * 1024 * 1024
 MAX_HEADER = 64 * 1024
 """Longest header that is looked at; a longer one is scanned for its sender and thrown away."""
 
+_MAX_FIELDS = 1 << 26
+_MAX_MESSAGE = 1 << 27
+"""What the protocol allows ("Message Protocol"): who claims more has lost count, or wants us to
+wait, and keep, for ever."""
+_MAX_DEPTH = 64
+"""Containers in containers ("Valid Signatures", "Message Format")."""
+
 _FIXED = 16
 """Bytes before the header fields: order, kind, flags, version, two u32, the array's length."""
 _SIZES = {
@@ -162,25 +169,27 @@ class _Scanner:
                 self.skip(kind, 0)
                 return None
 
-    def skip(self, kind: str, index: int) -> int:
+    def skip(self, kind: str, index: int, depth: int = 0) -> int:
         """Pass over the value of the complete type at `index`; returns the next type's index."""
         code = kind[index : index + 1]
         if code not in _ALIGNMENTS or not code:
             raise WireError("a header has an unknown type")
+        if depth > _MAX_DEPTH:
+            raise WireError("a header is nested too deeply")
         self.align(_ALIGNMENTS[code])
         if code in _SIZES:
             self.take(_SIZES[code])
         elif code in "({":
             index += 1
             while kind[index : index + 1] != _CLOSERS[code]:
-                index = self.skip(kind, index)
+                index = self.skip(kind, index, depth + 1)
         elif code == "a":
             length = self.u32()
             self.align(_ALIGNMENTS.get(kind[index + 1 : index + 2], 1))
             self.take(length)
             return _type_end(kind, index + 1)
         elif code == "v":
-            self.skip(self.signature(), 0)
+            self.skip(self.signature(), 0, depth + 1)
         elif code == "g":
             self.signature()
         else:
@@ -273,6 +282,8 @@ class Splitter:
         fixed.at = 12
         fields = fixed.u32()
         start = _FIXED + fields + -fields % 8
+        if fields > _MAX_FIELDS or start + body_length > _MAX_MESSAGE:
+            raise WireError("a message is longer than the protocol allows")
         limit = MAX_REPLY_BODY if self._bytes[1] in {Kind.RETURN, Kind.ERROR} else MAX_BODY
         oversized = fields > MAX_HEADER or body_length > limit
         if len(self._bytes) < start + (0 if oversized else body_length):

@@ -19,7 +19,7 @@ from dbus_next.signature import Variant
 from .frames import Flag, Kind
 from .model import Body
 
-__all__ = ["Variant", "decode", "encode", "printable"]
+__all__ = ["Variant", "decode", "encode", "is_bus_name", "printable"]
 
 MAX_OUTGOING = 16 * 1024 * 1024
 MAX_OUTGOING_FDS = 16
@@ -132,6 +132,11 @@ def decode(raw: bytes) -> Body:
         return tuple(message.body)
     except Exception as error:
         raise ValueError("malformed message") from error
+
+
+def is_bus_name(text: str) -> bool:
+    """Whether a message can be sent there."""
+    return _BUS_NAME.fullmatch(text) is not None
 
 
 def printable(text: str) -> str:

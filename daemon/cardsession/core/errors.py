@@ -58,6 +58,7 @@ TEXTS = {
     Problem.READER_STUCK: "the reader does not answer",
     Problem.IN_USE_ELSEWHERE: "another program holds the card",
     Problem.BACKEND_UNAVAILABLE: "the card service went away",
+    Problem.SUSPENDED: "the machine is about to sleep",
     Problem.INTERNAL: "an internal error",
 }
 """What a caller is told where the place of the failure adds nothing."""

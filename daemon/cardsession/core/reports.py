@@ -32,11 +32,19 @@ class Listing:
     slots: tuple[SlotReport, ...] = ()
 
 
+def came_to_life(before: SlotReport, now: SlotReport) -> bool:
+    """Whether a card that was mute has told its ATR: it was given power once more, by us or by
+    another program. What was shown of it, without an ATR, is another card to whoever looks."""
+    stayed = before.present and now.present and before.counter == now.counter
+    return stayed and before.mute and not now.mute and bool(now.atr)
+
+
 def changes(before: SlotReport, now: SlotReport) -> tuple[Event, ...]:
     """The events between two reports of one reader, in the order in which they happened.
 
     A swap within one poll of the card service leaves both reports with a card in, and the same
-    ATR perhaps: only the counter tells.
+    ATR perhaps: only the counter tells. Of an empty reader one that has become less tells nothing:
+    a reader that was just plugged in has, for a moment, the counter of the one before it.
     """
     moved = before.counter != now.counter
     arrived = Event.CARD_MUTE if now.mute else Event.CARD_INSERTED
@@ -47,7 +55,7 @@ def changes(before: SlotReport, now: SlotReport) -> tuple[Event, ...]:
             return (Event.CARD_REMOVED,)
         case True, True if moved:
             return (Event.CARD_REMOVED, arrived)
-        case False, False if moved:
+        case False, False if now.counter > before.counter:
             return (Event.CARD_INSERTED, Event.CARD_REMOVED)
     if now.present and now.mute and not before.mute:
         return (Event.CARD_MUTE,)

@@ -37,10 +37,11 @@ _CALLS = (
     E.VERIFY_ASKED, E.CHANGE_ASKED, *_USES, E.QUERY_ASKED, E.LOCK_ASKED, E.KEEP_ALIVE_ASKED,
 )  # fmt: skip
 _RESULTS = (
-    E.PROBED, E.PROBED_SAME, E.PROBE_FAILED, E.PROBE_BUSY, E.PROBE_MUTE, E.CERTIFICATES_READ,
-    E.OPENED, E.OPEN_FAILED, E.PIN_VERIFIED, E.POSSESSION_FAILED, E.PIN_JUDGED, E.PIN_USED,
-    E.PIN_FAILED, E.PIN_BLOCKED, E.PIN_UNSENT, E.PIN_LOST, E.QUERIED, E.QUERY_FAILED,
-    E.LOCK_DONE, E.RELEASED, E.USED, E.USE_FAILED, E.AUTHORITY_LOST, E.CARD_RESET, E.REJUDGED,
+    E.PROBED, E.PROBED_SAME, E.PROBE_FAILED, E.PROBE_BUSY, E.PROBE_MUTE, E.FOUND_MUTE,
+    E.CERTIFICATES_READ, E.OPENED, E.OPEN_FAILED, E.PIN_VERIFIED, E.POSSESSION_FAILED,
+    E.PIN_JUDGED, E.PIN_USED, E.PIN_FAILED, E.PIN_BLOCKED, E.PIN_UNSENT, E.PIN_LOST, E.QUERIED,
+    E.QUERY_FAILED, E.LOCK_DONE, E.RELEASED, E.USED, E.USE_FAILED, E.AUTHORITY_LOST, E.CARD_RESET,
+    E.REJUDGED,
 )  # fmt: skip
 
 
@@ -68,13 +69,13 @@ _WAITING = (*_LOCK_WAITS.all, *_KEEP_WAITS.all)
 TABLE: dict[tuple[State, Event], tuple[State, Effects]] = {
     # a card comes, and is read
     (S.EMPTY, E.CARD_INSERTED): (S.PROBING, (X.SHOW_CARD, X.PROBE)),
-    (S.EMPTY, E.CARD_MUTE): (S.MUTE, (X.SHOW_CARD, X.CALL_MUTE)),
+    # the status wait calls it mute: it is asked all the same, for that gives it power anew, once
+    (S.EMPTY, E.CARD_MUTE): (S.PROBING, (X.SHOW_CARD, X.PROBE)),
     (S.PROBING, E.PROBED): (S.READY, (X.KEEP_PROBE, X.READ_CERTIFICATES)),
     (S.PROBING, E.PROBE_FAILED): (S.READY, (X.REPORT_FAILURE, X.KEEP_UNKNOWN)),
     (S.PROBING, E.PROBE_BUSY): (S.ELSEWHERE, (X.RETRY_LATER,)),
     (S.PROBING, E.PROBE_MUTE): (S.MUTE, (X.CALL_MUTE,)),
-    (S.PROBING, E.CARD_MUTE): (S.MUTE, (X.CALL_MUTE,)),
-    (S.ELSEWHERE, E.CARD_MUTE): (S.MUTE, (X.CALL_MUTE,)),
+    (S.ELSEWHERE, E.CARD_MUTE): (S.PROBING, (X.PROBE,)),
     (S.ELSEWHERE, E.RETRY): (S.PROBING, (X.PROBE,)),
     (S.READY, E.RETRY): (S.READY, (X.READ_CERTIFICATES,)),
     # a session is asked for
@@ -216,10 +217,20 @@ for _state in (
         S.STUCK,
         (X.REVOKE, X.MARK_STALE, X.CLOSE_SESSION, X.ANSWER_FAILURE, *_END_HUNG),
     )
+# Nobody can go on with a card that was found mute: it is one of which only its reader is known.
+TABLE[S.READY, E.FOUND_MUTE] = (S.MUTE, (X.CALL_MUTE,))
+TABLE[S.OPENING, E.FOUND_MUTE] = (S.MUTE, (X.ANSWER_FAILURE, X.CALL_MUTE))
+for _state, _first in (
+    *((each, (X.REVOKE, X.MARK_STALE, X.CLOSE_SESSION)) for each in _SESSION),
+    *((each, (X.MARK_STALE,)) for each in _OVER_STATES),
+):
+    TABLE[_state, E.FOUND_MUTE] = (
+        S.MUTE, (*_first, X.ANSWER_FAILURE, X.END_SESSION, X.LET_GO, X.CALL_MUTE)
+    )  # fmt: skip
 # A session waits for its card: another card ends it, as does one that nobody can read.
 for _waits in _WAITS:
     TABLE[_waits.away, E.CARD_INSERTED] = (_waits.probing, (X.SHOW_CARD, X.PROBE))
-    TABLE[_waits.away, E.CARD_MUTE] = (_waits.mute, (X.SHOW_CARD, X.CALL_MUTE))
+    TABLE[_waits.away, E.CARD_MUTE] = (_waits.probing, (X.SHOW_CARD, X.PROBE))
     TABLE[_waits.away, E.READER_LOST] = (S.GONE, (*_ENDED, X.LEAVE))
     TABLE[_waits.away, E.END_ASKED] = (S.EMPTY, _ENDED)
     TABLE[_waits.probing, E.PROBED_SAME] = (
@@ -230,9 +241,8 @@ for _waits in _WAITS:
     TABLE[_waits.probing, E.PROBE_BUSY] = (_waits.elsewhere, (X.RETRY_LATER,))
     TABLE[_waits.probing, E.HELD] = (_waits.elsewhere, (X.RETRY_LATER,))
     TABLE[_waits.elsewhere, E.RETRY] = (_waits.probing, (X.PROBE,))
-    for _event in (E.PROBE_MUTE, E.CARD_MUTE):
-        TABLE[_waits.probing, _event] = (_waits.mute, (X.CALL_MUTE,))
-    TABLE[_waits.elsewhere, E.CARD_MUTE] = (_waits.mute, (X.CALL_MUTE,))
+    TABLE[_waits.probing, E.PROBE_MUTE] = (_waits.mute, (X.CALL_MUTE,))
+    TABLE[_waits.elsewhere, E.CARD_MUTE] = (_waits.probing, (X.PROBE,))
     for _state, _back in (
         (_waits.probing, S.PROBING), (_waits.elsewhere, S.ELSEWHERE), (_waits.mute, S.MUTE),
     ):  # fmt: skip
@@ -309,7 +319,10 @@ for _state in State:
 for _state in (*_WITH_CARD, S.OPENING, *_SESSION, *_OVER_STATES, *_WAITING):
     if _state is not S.EMPTY:
         IGNORED[_state, E.CARD_INSERTED] = "a card is in already: a removal always comes first"
-for _state in (S.READY, S.OPENING, S.MUTE, S.LOCKED_MUTE, S.KEPT_MUTE, *_SESSION, *_OVER_STATES):
+for _state in (
+    S.PROBING, S.LOCKED_PROBING, S.KEPT_PROBING, S.READY, S.OPENING, S.MUTE, S.LOCKED_MUTE,
+    S.KEPT_MUTE, *_SESSION, *_OVER_STATES,
+):  # fmt: skip
     IGNORED.setdefault((_state, E.CARD_MUTE), "told by the conversation under way, or the next one")
 for _pair in TABLE:
     IGNORED.pop(_pair, None)

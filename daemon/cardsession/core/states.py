@@ -73,6 +73,8 @@ class Event(Enum):
     PROBE_BUSY = auto()
     """The card could not be had: another program holds it."""
     PROBE_MUTE = auto()
+    FOUND_MUTE = auto()
+    """A later conversation found that the card does not answer any more."""
     CERTIFICATES_READ = auto()
     OPENED = auto()
     OPEN_FAILED = auto()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,16 +50,26 @@ def _options(binary: str) -> list[str]:
 class Pcscd(Child):
     """pcscd in the foreground. A context manager, ready when entered.
 
+    `configuration`: a directory of reader.conf files of other readers than the virtual ones.
     Never with --apdu or --debug: those print what the card is sent, passcodes too.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        configuration: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        name: str = "pcscd",
+    ) -> None:
         binary = program("pcscd")
+        self._virtual = configuration is None
+        others = [] if configuration is None else ["--config", str(configuration)]
         super().__init__(
-            "pcscd",
-            [binary, "--foreground", "--info", *_options(binary)],
-            directory / "pcscd.log",
-            child_environment(),
+            name,
+            [binary, "--foreground", "--info", *others, *_options(binary)],
+            directory / f"{name}.log",
+            child_environment(environment),
         )
 
     def log(self) -> str:
@@ -67,7 +78,8 @@ class Pcscd(Child):
         return "".join(line for line in lines if "Card not transacted: 606" not in line)
 
     def start(self) -> None:
-        """Start it and wait until it answers and both slots listen. StackError otherwise."""
+        """Start it and wait until it answers and the virtual readers' slots listen. StackError
+        otherwise."""
         if not in_namespace():
             raise StackError(
                 "this is not the namespace of daemon/setup.sh, and this machine's own card"
@@ -75,4 +87,5 @@ class Pcscd(Child):
             )
         super().start()
         self.wait_for("answers", lambda: accepts(SOCKET))
-        self.wait_for("the virtual readers listen", lambda: set(PORTS) <= listening_ports())
+        if self._virtual:
+            self.wait_for("the virtual readers listen", lambda: set(PORTS) <= listening_ports())

@@ -56,7 +56,7 @@ class ControlServer:
     async def _answer(self, line: bytes) -> dict[str, object]:
         try:
             request = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter: nested a thousand deep
             return {"ok": False, "error": "one JSON object a line was expected"}
         if not isinstance(request, dict):
             return {"ok": False, "error": "a JSON object was expected"}

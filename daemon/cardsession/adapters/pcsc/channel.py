@@ -43,7 +43,9 @@ NOTICED_MSEC = 1000
 EARLY = 0.1
 """Seconds before a secret's time is over at which we stop waiting: so the session is at rest
 again when its caller hears that the card could not be had."""
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 0.7
+"""With the farewell of the sessions before it, this leaves a second of the three in which the
+daemon ends."""
 
 _DISPOSITIONS = {
     Disposition.LEAVE: scard.SCARD_LEAVE_CARD,
@@ -111,6 +113,8 @@ class PcscChannel:
         done: Future[T] = Future()
 
         def job() -> None:
+            if not done.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
             try:
                 done.set_result(work())
             except BaseException as error:  # carried to whoever awaits it
@@ -169,7 +173,7 @@ class PcscChannel:
             self.waiting = False
 
     def _transaction(self, talk: Talk[T]) -> T:
-        self._patiently(lambda: scard.SCardBeginTransaction(self._card))
+        self._patiently(self._begin_transaction)
         try:
             return run(talk.dialogue(), lambda step: self._step(step, talk))
         finally:
@@ -257,20 +261,43 @@ class PcscChannel:
                 self._card, self._protocol = card, protocol
             return int(code)
 
-        self._patiently(connect)
+        try:
+            self._patiently(connect)
+        except Failure as error:
+            if error.problem is not Problem.CARD_MUTE:
+                raise
+            self._wake()
+            self._patiently(connect)
+
+    def _wake(self) -> None:
+        """Once, a mute card loses its power and gets it again, over a handle that needs no card.
+        Whether that helped, the next connection says."""
+        code, card, _ = scard.SCardConnect(self._context, self._reader, scard.SCARD_SHARE_DIRECT, 0)
+        check(code)
+        self.waiting = False  # from here on it is the reader who takes its time
+        scard.SCardReconnect(card, scard.SCARD_SHARE_DIRECT, 0, scard.SCARD_UNPOWER_CARD)
+        scard.SCardDisconnect(card, scard.SCARD_LEAVE_CARD)
 
     def _reset(self, talk: Talk[T]) -> None:
         """Reset inside the talk: the handle is made anew, the transaction begun again."""
         scard.SCardEndTransaction(self._card, scard.SCARD_LEAVE_CARD)
         self._disconnect(Disposition.RESET)
         self._connect(talk)
-        self._patiently(lambda: scard.SCardBeginTransaction(self._card))
+        self._patiently(self._begin_transaction)
+
+    def _begin_transaction(self) -> int:
+        """pcsc-lite's BeginTransaction waits for a rival's by itself, and without limit: so it is
+        called when there is none, as far as the status tells."""
+        code = int(scard.SCardStatus(self._card)[0])
+        if code == scard.SCARD_S_SUCCESS:
+            code = int(scard.SCardBeginTransaction(self._card))
+        return code
 
     def _patiently(self, call: Callable[[], int]) -> None:
         """Repeat what a rival's transaction or handle refuses, until the talk's time is over.
 
         (Connect itself waits for a rival's transaction without limit, whatever
-        PCSCLITE_NO_BLOCKING says: `waiting` tells the loop so.)
+        PCSCLITE_NO_BLOCKING says, and so does BeginTransaction: `waiting` tells the loop so.)
 
         A rival's reset shows here once: the handle is reconnected and the call made again,
         which is safe, for nothing was said to the card yet.

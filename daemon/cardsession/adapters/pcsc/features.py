@@ -8,10 +8,14 @@ from smartcard.pcsc import PCSCPart10
 from cardsession.core.seats import Attributes
 from cardsession.core.text import clean
 
+from .codes import failure
+
 SHORT_DATA = 256
 """Data bytes of a short APDU; a reader that names no more carries no other (part 10 clause 2.6.14:
 dwMaxAPDUDataSize)."""
 CHANNEL_BYTES = 4
+_UNHEARD = frozenset({0x8010000B, 0x80100003, 0x80100009, 0x80100017, 0x8010001D, 0x8010001E})
+"""The reader was not asked: a rival's transaction, a handle whose reader is gone, no service."""
 _PIN_PAD = (PCSCPart10.FEATURE_VERIFY_PIN_DIRECT, PCSCPart10.FEATURE_VERIFY_PIN_START)
 
 
@@ -38,7 +42,8 @@ def carries_extended(card: int) -> bool:
 
 
 def attributes(card: int) -> Attributes:
-    """What the reader of this handle says of itself; each word of it may be missing."""
+    """What the reader of this handle says of itself; each word of it may be missing. Raises
+    `Failure` if it could not be asked."""
     channel = _attribute(card, scard.SCARD_ATTR_CHANNEL_ID)
     return Attributes(
         channel_id=int.from_bytes(channel, "little") if len(channel) == CHANNEL_BYTES else None,
@@ -50,6 +55,8 @@ def attributes(card: int) -> Attributes:
 
 def _attribute(card: int, name: int) -> bytes:
     code, value = scard.SCardGetAttrib(card, name)
+    if code & 0xFFFFFFFF in _UNHEARD:
+        raise failure(code)
     return bytes(value) if code == scard.SCARD_S_SUCCESS else b""
 
 

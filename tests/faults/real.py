@@ -1,0 +1,298 @@
+"""The moments of the matrix with real parts: pcscd, its virtual reader, a bus, the daemon's process.
+
+At a card the moment is reached by the card: it falls silent when it has carried a command out, the
+fault is made, and only then it goes on. So nothing here is a matter of timing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cardsession.bus.connection import BusError, Variant
+from cardsession.stack import Card
+from cardsession.stack.pcscd import READERS, SOCKET
+from faults.matrix import Expected, Moment
+from faults.room import PIN, Plan, Room
+from system.crash import submissions
+from system.readers import present
+from system.rival import Rival
+from system.subscriber import NAME, ROOT, Properties, Subscriber
+
+READER = READERS[0]
+PROBED = 3
+MOST = 600
+"""Answers that a card gives as it is told: more than any of our conversations asks for."""
+AT_CARD = frozenset({Moment.PROBING, Moment.VERIFYING, Moment.ENDING})
+SECONDS = 8.0
+DIGEST = hashlib.sha256(b"a prescription").digest()
+SIGN = ("authentication", "ecdsa-sha256", DIGEST, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How a fault is made."""
+
+    hit: Callable[[Scene], Awaitable[None]]
+    heal: Callable[[Scene], Awaitable[None]] | None = None
+    plan: Plan = Plan()
+    early: bool = False
+    """It comes before the conversation: nobody can come between us and the card later."""
+    speaks: bool = True
+    """Whether the card goes on once the fault is made."""
+    asks: bool = True
+    """Whether anybody is there to be asked when it was made at rest."""
+    answers: str = ""
+    """What the card says from the moment on, hexadecimal; the fault is this."""
+    rival: bool = False
+    tries: int = 0
+    """VERIFYs of the rival's in the card's book."""
+
+
+class Scene:
+    """One cell, on its way."""
+
+    def __init__(self, room: Room, seen: Subscriber, owner: Subscriber, part: Part) -> None:
+        self.room, self.seen, self.owner, self.part = room, seen, owner, part
+        self.card: Card = room.card
+        self.moment = Moment.IDLE
+        self.rival: Rival | None = None
+        self.session = ""
+        self.before: tuple[str, int] | None = None
+        self._call: asyncio.Task[str] | None = None
+        self._session_answers: dict[str, Callable[[tuple[Any, ...]], str]] = {}
+
+    # the moments
+
+    async def run(self, moment: Moment, cell: Expected) -> None:
+        """To the moment, the fault, the call, and until the bus shows what it should."""
+        self.moment = moment
+        await self._prepare()
+        await getattr(self, f"_{moment}")()
+        with contextlib.suppress(AssertionError):  # the difference is told by whoever compares
+            await self.seen.until("it shows", lambda: self.shown() == cell.shown, SECONDS)
+
+    async def _prepare(self) -> None:
+        self.card.tell("clear-faults")
+        self.card.tell("reset-book")
+        self.card.tell("set-tries", left=3)
+        if self.moment is Moment.PROBING or self._found()[1] != "ready":
+            self.card.remove()
+            await self.seen.until("the reader is empty", lambda: self._found()[:2] == ("empty", ""))
+            await self._until(lambda: not present(0))
+        if self.moment is not Moment.PROBING:
+            await self._ready()
+
+    async def _ready(self) -> None:
+        if not self.card.status()["inserted"]:
+            self.card.insert()
+        path, facts = await self.seen.card_in_state("ready")
+        self.before = path, facts["InsertedMonotonicUSec"]
+
+    async def _idle(self) -> None:
+        assert self.before is not None
+        path = self.before[0]
+        await self._twist(1)
+        await self._hit()
+        self._ask(self._opened(path), lambda body: "session")
+        await self._answered()
+
+    async def _probing(self) -> None:
+        await self._arm(n=PROBED)
+        self.card.insert()
+        await self._until(self._silent)
+        path, facts = await self.seen.card_in_state("probing")
+        self.before = path, facts["InsertedMonotonicUSec"]
+        self._ask(self._opened(path, 15_000_000), lambda body: "session")
+        # calls of one connection are taken in order: ours waits for the card after this one
+        await self.owner.call(ROOT, "Manager", "ListReaders")
+        await self._hit()
+        await self._answered()
+
+    async def _unverified(self) -> None:
+        await self._open()
+        await self._twist(1)
+        await self._hit()
+        self._ask(self._session_call("QueryPin", "s", ("user",)), lambda body: body[0])
+        await self._answered()
+
+    async def _verifying(self) -> None:
+        await self._open()
+        if self.part.early:
+            await self._hit()
+        await self._arm(4, n=1, ins="20", with_data=True)
+        self._ask(self._verify(), lambda body: body[0])
+        await self._at_card()
+
+    async def _active(self) -> None:
+        await self._unlock()
+        await self._twist(1)
+        await self._hit()
+        self._ask(self._session_call("Sign", "ssaya{sv}", SIGN), lambda body: "signed")
+        await self._answered()
+
+    async def _ending(self) -> None:
+        await self._unlock()
+        if self.part.early:
+            await self._hit()
+        await self._arm(n=self.card.status()["exchanges"] + 1)
+        self._ask(self._session_call("Close", "", ()), lambda body: "done")
+        await self._at_card()
+
+    async def _at_card(self) -> None:
+        if not self.part.early:
+            await self._until(self._silent)
+            await self._hit()
+        await self._answered()
+
+    async def _arm(self, number: int | None = None, **fields: Any) -> None:
+        """The card falls silent when it has carried that command out, or says what it is told."""
+        if self.part.answers:
+            await self._twist(number or (1 if self.moment is Moment.ENDING else fields["n"]))
+        elif not self.part.early:
+            self.card.tell("silent-at", stage="after", **fields)
+
+    async def _twist(self, number: int) -> None:
+        """From that exchange on, counted from now."""
+        if not self.part.answers:
+            return
+        first = number + (
+            self.card.status()["exchanges"] if self.moment is not Moment.PROBING else 0
+        )
+        for n in range(first, first + MOST):
+            self.card.tell("answer-at", n=n, hex=self.part.answers.strip("-"), stage="after")
+
+    def _silent(self) -> bool:
+        assert self._call is None or not self._call.done(), self._call
+        return bool(self.card.status()["silent"]) or bool(self.part.answers)
+
+    async def _hit(self) -> None:
+        await self.part.hit(self)
+        if self.part.speaks:
+            self.card.tell("speak")
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        await self.seen.until("it is so", condition)
+
+    # what people do
+
+    def _ask(self, call: Awaitable[Any], word: Callable[[tuple[Any, ...]], str]) -> None:
+        async def asked() -> str:
+            try:
+                return word(await call)
+            except BusError as error:
+                return error.name.rsplit(".", 1)[1]
+
+        self._call = asyncio.ensure_future(asked())
+
+    async def _answered(self) -> None:
+        assert self._call is not None
+        await asyncio.wait([self._call], timeout=30)
+
+    async def _opened(self, path: str, wait: int = 0) -> tuple[Any, ...]:
+        options = {"wait-usec": Variant("t", wait)} if wait else {}
+        return await self.owner.call(path, "Card", "OpenSession", "sa{sv}", ("test", options))
+
+    async def _session_call(
+        self, member: str, signature: str, body: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        return await self.owner.call(self.session, "Session", member, signature, body)
+
+    async def _verify(self) -> tuple[Any, ...]:
+        return await self.owner.verify(self.session, PIN.encode())
+
+    async def _open(self) -> None:
+        assert self.before is not None
+        # it waits for the certificates too: from here on exchanges can be counted
+        self.session = await self.owner.open_session(self.before[0])
+
+    async def _unlock(self) -> None:
+        await self._open()
+        assert (await self._verify())[0] == "verified"
+
+    # what is seen
+
+    def _found(self) -> tuple[str, str, str]:
+        """Reader.State, Card.State, the card's path."""
+        for reader in self.seen.all("Reader").values():
+            if reader["Name"] == READER:
+                card: Properties = self.seen.all("Card").get(reader["Card"], {})
+                return reader["State"], card.get("State", ""), reader["Card"]
+        return "gone", "", ""
+
+    def shown(self) -> tuple[str, ...]:
+        """Reader.State, Card.State, Session.State, end reason."""
+        reader, state, path = self._found()
+        card = self.seen.all("Card").get(path)
+        known = card is not None and (path, card["InsertedMonotonicUSec"]) == self.before
+        sessions = [each["State"] for each in self.seen.all("Session").values()]
+        ended = [each.body[0] for _, each in self.seen.signals if each.member == "Ended"]
+        said = "" if card is None else f"{'' if known else 'new:'}{state}"
+        return reader, said, "".join(sessions), "".join(ended)
+
+    @property
+    def answer(self) -> str:
+        """What the call answered."""
+        assert self._call is not None and self._call.done(), "somebody waits for ever"
+        return self._call.result()
+
+    def verifies(self) -> int:
+        """VERIFYs with data of ours in the card's own book."""
+        return submissions(self.card.status()) - self.part.tries
+
+    # afterwards
+
+    async def heal(self) -> None:
+        """The fault is over: the card is used again, and has lost nothing."""
+        self.card.tell("clear-faults")
+        self.card.tell("speak")
+        if self.part.heal:
+            await self.part.heal(self)
+        for child in (self.room.pcscd, self.room.daemon):
+            if child.returncode is not None:
+                child.start()  # not in a thread that ends: its child would end with it
+        await self.seen.until("the reader is there", lambda: self._found()[0] != "gone")
+        with contextlib.suppress(BusError):
+            await self.owner.call(self.session or "/", "Session", "Close")
+        if self.card.status()["card"] != "first" or self._found()[0] not in ("ready", "probing"):
+            self.card.tell("swap", name="first")
+        await self.seen.until("no session", lambda: not self.seen.all("Session"))
+        await self.seen.card_in_state("ready")
+        await self._usable()
+
+    async def _usable(self) -> None:
+        """A second try: our thread may be on its way out of the card service yet."""
+        deadline = time.monotonic() + SECONDS
+        while True:
+            try:
+                path, _ = await self.seen.card_in_state("ready")
+                session = await self.seen.open_session(path, wait_usec=Variant("t", 5_000_000))
+                assert (await self.seen.verify(session, PIN.encode()))[0] == "verified"
+                await self.seen.call(session, "Session", "Close")
+                break
+            except BusError:
+                assert time.monotonic() < deadline, "the card cannot be used again"
+                await asyncio.sleep(0.05)
+        assert self.card.status()["references"]["80"]["verified"] is False
+
+    def say(self, line: str) -> str:
+        """To the rival, which is there from then on."""
+        assert self.rival is not None
+        return self.rival.say(line)
+
+
+def backend(seen: Subscriber) -> Awaitable[tuple[Any, ...]]:
+    """`Manager.Backend`, asked."""
+    get = (ROOT, "org.freedesktop.DBus.Properties", "Get", "ss")
+    return seen.call(*get, (f"{NAME}.Manager", "Backend"))
+
+
+async def close_socket(scene: Scene) -> None:
+    """Nobody but root may speak to the card service any more, and it is not there."""
+    SOCKET.chmod(0o000)
+    scene.room.pcscd.kill()
