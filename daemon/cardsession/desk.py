@@ -38,10 +38,9 @@ TAKEOVER_SECONDS = 5.0
 _SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.STUCK, State.GONE})
 """States in which whoever waited for the card can be answered."""
 _EMPTY = frozenset({State.EMPTY, State.LOCKED_AWAY, State.KEPT_AWAY})
-_NOT_OURS = frozenset(
-    {State.READY, State.OPENING, State.UNVERIFIED, State.QUERYING, State.LOCKED, State.KEPT}
-)
-"""States in which we have no handle for ourselves: if there is one, it is a rival's."""
+_ASKED_AGAIN = frozenset({Problem.IN_USE_ELSEWHERE, Problem.BACKEND_UNAVAILABLE})
+"""Failures that say nothing of a card that is being read: it is not unknown for that. (The status
+wait tells of a card service that went away, a moment later.)"""
 _RECOVERIES = {
     Event.CARD_REMOVED: Event.RECOVERED_EMPTY,
     Event.CARD_INSERTED: Event.RECOVERED,
@@ -90,9 +89,6 @@ class Desk:
         if now != before:
             self._doubts = 0
         self._report = now
-        if now.exclusive != before.exclusive:
-            self.shown.taken = now.exclusive and self.state in _NOT_OURS
-            self.shown.states(self.state)
         for event in changes(before, now):
             self.post(event, now.atr)
         if came_to_life(before, now) and self._revived != now.counter:
@@ -231,7 +227,7 @@ class Desk:
             pause = RECONCILE_SECONDS[min(self._doubts, len(RECONCILE_SECONDS) - 1)]
             self._office.clock.later(pause, partial(self._reconcile, self._report))
             return Event.CARD_REMOVED, None
-        if failed is Event.PROBE_FAILED and error.problem is Problem.IN_USE_ELSEWHERE:
+        if failed is Event.PROBE_FAILED and error.problem in _ASKED_AGAIN:
             return Event.PROBE_BUSY, error
         if failed is Event.PROBE_FAILED and error.problem is Problem.CARD_MUTE:
             return Event.PROBE_MUTE, error

@@ -172,8 +172,7 @@ class Seating:
             log.error("reader.unasked", reader=clean(reader.slot.name), exc_info=error)
         else:
             reader.placed |= reader.attributes.usb is not None
-        known = reader.attributes or reader.channel.holding
-        if problem in _GONE and reader.facts and known:
+        if problem in _GONE and reader.facts and (reader.attributes or reader.channel.holding):
             self._leave(reader)  # it was there before: only its name is there now
         self._settle()
         if self._readers.get(reader.slot.name) is reader and self._is_doubtful(reader):
@@ -291,9 +290,9 @@ class Seating:
 
     def _facts(self, reader: Reader, facts: ReaderFacts) -> ReaderFacts:
         seat = reader.usb.seat(reader.name.slot) if reader.usb else ""
-        places = (self._labels.get(each) for each in (reader.slot.name, facts.id, seat))
-        label = next(filter(None, places), "")
-        return seated(replace(facts, label=label), reader.attributes or Attributes(), reader.usb)
+        labels = (self._labels.get(each) for each in (reader.slot.name, facts.id, seat))
+        facts = replace(facts, label=next(filter(None, labels), ""))
+        return seated(facts, reader.attributes or Attributes(), reader.usb)
 
 
 def _joining(reader: Reader) -> str:

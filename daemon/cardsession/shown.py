@@ -105,18 +105,14 @@ class Shown:
         self.session: SessionFacts | None = None
         self.exchanges_before = 0
         """Of the channel, when the session was opened."""
-        self.taken = False
-        """Whether the status word says that a rival has the reader for itself."""
         self._fault = self._trouble = ""
         self._office = office
         office.publisher.show(reader)
 
     def states(self, state: State) -> None:
         """The published states follow from the seat's."""
-        self.taken = self.taken and state is not State.ACTIVE  # we have it: nobody else does
         if state is not State.GONE:
-            ready = ReaderState.IN_USE_ELSEWHERE if self.taken else ReaderState.READY
-            self.set_reader(state=READER_STATES.get(state, ready))
+            self.set_reader(state=READER_STATES.get(state, ReaderState.READY))
         if state in SESSION_STATES:
             self.set_session(state=SESSION_STATES[state])
 

@@ -215,8 +215,7 @@ class Counter(People):
         publisher = self.world.publisher
         for name, desk in self.world.desks._desks.items():
             state, reader = desk.state, publisher.objects["reader", name]
-            ready = ReaderState.IN_USE_ELSEWHERE if desk.shown.taken else ReaderState.READY
-            assert reader.state is READER_STATES.get(state, ready)
+            assert reader.state is READER_STATES.get(state, ReaderState.READY)
             sessions = [each.state for each in publisher.sessions if each.reader_id == name]
             if state in SESSION_STATES:
                 assert sessions == [SESSION_STATES[state]]

@@ -1,15 +1,21 @@
 """Readers plugged in and pulled, udev and the card service that hear of it in any order, late or
-not at all, readers that hang and rivals: what holds whatever happens, and what holds in the end."""
+not at all, readers that hang and rivals: what holds whatever happens, and what holds in the end.
+
+`CARDSESSION_PROPERTY_SECONDS=3600` makes it run so long, each time with another seed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -295,8 +301,9 @@ class Bench(RuleBasedStateMachine):
         }
         for session in ports.publisher.sessions:
             name, plug = self.sessions[session.number]
-            assert ports.opened[name].plug is plug, "a session survived its reader"
-        assert ports.clock.passed >= 0
+            # one that never tells where it is, and that udev never saw, may go unnoticed
+            same = ports.opened[name].plug is plug or not plug.model.channel
+            assert same, "a session survived its reader"
 
     def _stands_right(self, facts: ReaderFacts, opened: Opened) -> None:
         """Of those that look the same and tell nothing, only that nobody guesses."""
@@ -305,7 +312,10 @@ class Bench(RuleBasedStateMachine):
         ]
         if opened.plug.model.channel:
             assert facts.port_path == opened.plug.port
-            assert facts.id in {opened.seat, facts.name, f"{facts.name}*"}
+            seats = {opened.seat}
+            if opened.plug.model.name == "Nameless":  # which is which, only their order tells
+                seats = {usb.seat(opened.slot) for usb in opened.plug.usb()}
+            assert facts.id in {*seats, facts.name, f"{facts.name}*"}
         elif len(alike) == 1:
             assert facts.port_path == opened.plug.port
 
@@ -320,7 +330,7 @@ class Bench(RuleBasedStateMachine):
 
 
 _LIMITS = settings(
-    max_examples=int(os.environ.get("CARDSESSION_SEATING_CASES", "300")),
+    max_examples=400,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
@@ -330,9 +340,18 @@ _LIMITS = settings(
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
+_SECONDS = float(os.environ.get("CARDSESSION_PROPERTY_SECONDS", "0"))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(0 if _SECONDS else 600)
 def test_whatever_is_plugged_in_wherever_and_whoever_hears_of_it() -> None:
-    run_state_machine_as_test(Bench, settings=_LIMITS)
+    if not _SECONDS:
+        run_state_machine_as_test(Bench, settings=_LIMITS)
+    until = time.monotonic() + _SECONDS
+    while _SECONDS and time.monotonic() < until:
+        number = random.SystemRandom().randrange(1 << 32)
+        print("seed", number, file=sys.stderr, flush=True)  # noqa: T201 - to run it again
+        run_state_machine_as_test(
+            seed(number)(Bench), settings=settings(_LIMITS, derandomize=False)
+        )

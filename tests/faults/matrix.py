@@ -124,14 +124,16 @@ _VANISHED = {
         active      empty  -  -  card-removed  SessionEnded  1  SR
         ending      empty  -  -  closed        done          1  SR
     """,
-    # card-rules C: it shows as +2 in the event counter; whoever was verified is not any more
+    # card-rules C: it shows as +2 in the event counter; whoever was verified is not any more.
+    # (In the midst of an exchange vpcd lets a new card answer in the old one's stead, without
+    # power, and pcscd never counts it: no reader does that, so these are simulated.)
     Fault.SWAPPED: """
         idle        ready  new:ready  -  -             CardRemoved   0  SR
-        probing     ready  new:ready  -  -             CardRemoved   0  SR
+        probing     ready  new:ready  -  -             CardRemoved   0  S
         unverified  ready  new:ready  -  card-removed  SessionEnded  0  SR
-        verifying   ready  new:ready  -  card-removed  CardRemoved   1  SR
+        verifying   ready  new:ready  -  card-removed  CardRemoved   1  S
         active      ready  new:ready  -  card-removed  SessionEnded  1  SR
-        ending      ready  new:ready  -  closed        done          1  SR
+        ending      ready  new:ready  -  closed        done          1  S
     """,
     # removal policy `lock`: a verified session waits for its card, another one ends it
     Fault.REPLACED: """
@@ -181,14 +183,16 @@ _SERVICE = {
     """,
 }
 
-# card-rules C: an exclusive holder is published from the status word; transactions show to nobody.
-# While we hold the card ourselves no rival can have it. The transaction, the reset and the
+# card-rules C: whoever holds the card is found by asking for it: no status wait is woken by an
+# exclusive handle or a transaction, and no status word shows them to a wait that is under way
+# (measured, pcscd 1.9.9); so a card that was read is `ready`, and the call says who has it. While
+# we hold the card ourselves no rival can have it. The transaction, the reset and the
 # verification are driven with hold = shared, where a rival can come at an active session's card.
 _RIVALS = {
     Fault.EXCLUSIVE: """
-        idle        in-use-elsewhere  ready    -           -       InUseElsewhere  0  SR
+        idle        ready             ready    -           -       InUseElsewhere  0  SR
         probing     in-use-elsewhere  probing  -           -       Timeout         0  S
-        unverified  in-use-elsewhere  ready    unverified  -       InUseElsewhere  0  SR
+        unverified  ready             ready    unverified  -       InUseElsewhere  0  SR
         verifying   ready             ready    active      -       verified        1  SR
         active      ready             ready    active      -       signed          1  SR
         ending      ready             ready    -           closed  done            1  SR
@@ -196,10 +200,10 @@ _RIVALS = {
     Fault.TRANSACTION: """
         idle        ready             ready    -           -       InUseElsewhere  0  SR
        probing     in-use-elsewhere  probing  -           -       Timeout         0  S
-        unverified  ready             ready    unverified  -       InUseElsewhere  0  SR
+        unverified  ready             ready    unverified  -       InUseElsewhere  0  S
         verifying   ready             ready    unverified  -       InUseElsewhere  0  SR
         active      ready             ready    active      -       InUseElsewhere  1  SR
-        ending      ready             ready    -           closed  done            1  SR
+        ending      ready             ready    -           closed  done            1  S
     """,
     # it shows at the next call: reconnect, state unverified; a secret is never sent again
     Fault.RESET: """
@@ -304,7 +308,7 @@ _MACHINE = {
         ending      gone  -  -  closed           done           1  SR
     """,
     Fault.SIGKILL: """
-        idle        ready  new:ready  unverified  -  session  0  SR
+        idle        ready  new:ready  -  -  -  0  SR
         probing     ready  new:ready  -  -  -  0  SR
         unverified  ready  new:ready  -  -  -  0  SR
         verifying   ready  new:ready  -  -  -  1  SR
@@ -312,7 +316,7 @@ _MACHINE = {
         ending      ready  new:ready  -  -  -  1  SR
     """,
     Fault.OWNER: """
-        idle        ready  ready  unverified  -  session  0  SR
+        idle        ready  ready  -  -               -  0  SR
         probing     ready  ready  -  -               -  0  SR
         unverified  ready  ready  -  owner-vanished  -  0  SR
         verifying   ready  ready  -  owner-vanished  -  1  SR

@@ -33,7 +33,7 @@ async def _tear(scene: Scene) -> None:
 
 async def _swap(scene: Scene) -> None:
     scene.card.tell("swap", name="other")
-    await scene.seen.until("it is noticed", lambda: scene.shown()[1].startswith("new:"))
+    await scene.seen.until("it is noticed", lambda: scene.shown()[1] == "new:ready", 5)
 
 
 async def _replace(scene: Scene) -> None:
@@ -88,7 +88,7 @@ async def _warm(scene: Scene) -> None:
 
 
 async def _cold(scene: Scene) -> None:
-    scene.card.tell("set-atr", hex="3B9F968131FE45")
+    scene.card.tell("set-atr", hex=scene.atr)
 
 
 async def _verify(scene: Scene) -> None:
@@ -160,8 +160,8 @@ PARTS = {
     Fault.SERVICE_RESTARTED: Part(_restart),
     Fault.EXCLUSIVE: Part(_exclusive, _free, rival=True),
     Fault.GARBAGE: Part(_nothing, answers="DEADBEEF1337"),
-    Fault.EMPTY: Part(_nothing, answers="-"),
-    Fault.ENDLESS: Part(_nothing, answers="00" * 16 + "6110"),
+    Fault.EMPTY: Part(_nothing, answers="90"),  # vpcd takes no byte at all for a card that hangs
+    Fault.ENDLESS: Part(_nothing, answers="00" * 16 + "6110", times=400),
     Fault.SIGTERM: Part(_stop, asks=False),
     Fault.SIGKILL: Part(_crash, asks=False),
     Fault.OWNER: Part(_leave, asks=False),

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from cardsession.bus.connection import BusError, Variant
+from cardsession.bus.connection import BusError, BusGone, Variant
 from cardsession.stack import Card
 from cardsession.stack.pcscd import READERS, SOCKET
 from faults.matrix import Expected, Moment
@@ -26,8 +26,6 @@ from system.subscriber import NAME, ROOT, Properties, Subscriber
 
 READER = READERS[0]
 PROBED = 3
-MOST = 600
-"""Answers that a card gives as it is told: more than any of our conversations asks for."""
 AT_CARD = frozenset({Moment.PROBING, Moment.VERIFYING, Moment.ENDING})
 SECONDS = 8.0
 DIGEST = hashlib.sha256(b"a prescription").digest()
@@ -49,6 +47,8 @@ class Part:
     """Whether anybody is there to be asked when it was made at rest."""
     answers: str = ""
     """What the card says from the moment on, hexadecimal; the fault is this."""
+    times: int = 40
+    """How often: more than any of our conversations asks for."""
     rival: bool = False
     tries: int = 0
     """VERIFYs of the rival's in the card's book."""
@@ -63,9 +63,9 @@ class Scene:
         self.moment = Moment.IDLE
         self.rival: Rival | None = None
         self.session = ""
+        self.atr = self.card.status()["atr"]
         self.before: tuple[str, int] | None = None
         self._call: asyncio.Task[str] | None = None
-        self._session_answers: dict[str, Callable[[tuple[Any, ...]], str]] = {}
 
     # the moments
 
@@ -82,11 +82,15 @@ class Scene:
         self.card.tell("reset-book")
         self.card.tell("set-tries", left=3)
         if self.moment is Moment.PROBING or self._found()[1] != "ready":
-            self.card.remove()
-            await self.seen.until("the reader is empty", lambda: self._found()[:2] == ("empty", ""))
-            await self._until(lambda: not present(0))
+            await self._emptied()
         if self.moment is not Moment.PROBING:
             await self._ready()
+
+    async def _emptied(self) -> None:
+        """It is out, and both the card service and the daemon have noticed."""
+        self.card.remove()
+        await self._until(lambda: not present(0))
+        await self.seen.until("the reader is empty", lambda: self._found()[:2] == ("empty", ""))
 
     async def _ready(self) -> None:
         if not self.card.status()["inserted"]:
@@ -99,27 +103,33 @@ class Scene:
         path = self.before[0]
         await self._twist(1)
         await self._hit()
-        self._ask(self._opened(path), lambda body: "session")
-        await self._answered()
+        await self._ask_next(self._opened(path), lambda body: "session")
 
     async def _probing(self) -> None:
-        await self._arm(n=PROBED)
+        if self.part.early:
+            await self._hit()
+        await self._arm(n=PROBED, always=True)
         self.card.insert()
         await self._until(self._silent)
         path, facts = await self.seen.card_in_state("probing")
         self.before = path, facts["InsertedMonotonicUSec"]
         self._ask(self._opened(path, 15_000_000), lambda body: "session")
-        # calls of one connection are taken in order: ours waits for the card after this one
-        await self.owner.call(ROOT, "Manager", "ListReaders")
-        await self._hit()
+        await asyncio.sleep(0)
+        # it is on its way, and calls of one connection are taken in order: this one does not wait
+        with contextlib.suppress(BusError):
+            await self._opened(path)
+        if not self.part.early:
+            await self._hit()
+        elif self.part.speaks:
+            self.card.tell("speak")
         await self._answered()
 
     async def _unverified(self) -> None:
         await self._open()
         await self._twist(1)
         await self._hit()
-        self._ask(self._session_call("QueryPin", "s", ("user",)), lambda body: body[0])
-        await self._answered()
+        call = self._session_call("QueryPin", "s", ("user",))
+        await self._ask_next(call, lambda body: body[0])
 
     async def _verifying(self) -> None:
         await self._open()
@@ -133,8 +143,8 @@ class Scene:
         await self._unlock()
         await self._twist(1)
         await self._hit()
-        self._ask(self._session_call("Sign", "ssaya{sv}", SIGN), lambda body: "signed")
-        await self._answered()
+        call = self._session_call("Sign", "ssaya{sv}", SIGN)
+        await self._ask_next(call, lambda body: "signed")
 
     async def _ending(self) -> None:
         await self._unlock()
@@ -150,11 +160,11 @@ class Scene:
             await self._hit()
         await self._answered()
 
-    async def _arm(self, number: int | None = None, **fields: Any) -> None:
+    async def _arm(self, number: int | None = None, *, always: bool = False, **fields: Any) -> None:
         """The card falls silent when it has carried that command out, or says what it is told."""
         if self.part.answers:
             await self._twist(number or (1 if self.moment is Moment.ENDING else fields["n"]))
-        elif not self.part.early:
+        elif always or not self.part.early:
             self.card.tell("silent-at", stage="after", **fields)
 
     async def _twist(self, number: int) -> None:
@@ -164,8 +174,8 @@ class Scene:
         first = number + (
             self.card.status()["exchanges"] if self.moment is not Moment.PROBING else 0
         )
-        for n in range(first, first + MOST):
-            self.card.tell("answer-at", n=n, hex=self.part.answers.strip("-"), stage="after")
+        for n in range(first, first + self.part.times):
+            self.card.tell("answer-at", n=n, hex=self.part.answers, stage="after")
 
     def _silent(self) -> bool:
         assert self._call is None or not self._call.done(), self._call
@@ -181,12 +191,24 @@ class Scene:
 
     # what people do
 
+    async def _ask_next(
+        self, call: Coroutine[Any, Any, Any], word: Callable[[tuple[Any, ...]], str]
+    ) -> None:
+        """The call that is made when the fault was made at rest."""
+        if self.part.asks:
+            self._ask(call, word)
+            await self._answered()
+        else:
+            call.close()
+
     def _ask(self, call: Awaitable[Any], word: Callable[[tuple[Any, ...]], str]) -> None:
         async def asked() -> str:
             try:
                 return word(await call)
             except BusError as error:
                 return error.name.rsplit(".", 1)[1]
+            except BusGone:
+                return "nobody is there"
 
         self._call = asyncio.ensure_future(asked())
 
@@ -242,8 +264,12 @@ class Scene:
         return self._call.result()
 
     def verifies(self) -> int:
-        """VERIFYs with data of ours in the card's own book."""
-        return submissions(self.card.status()) - self.part.tries
+        """VERIFYs with data of ours in the card's own book; another card has none in its."""
+        status = self.card.status()
+        if status["card"] != "first":
+            assert submissions(status) == 0, "another card was given the passcode"
+            status = self.card.tell("swap", name="first") and self.card.status()
+        return submissions(status) - self.part.tries
 
     # afterwards
 
@@ -257,12 +283,16 @@ class Scene:
             if child.returncode is not None:
                 child.start()  # not in a thread that ends: its child would end with it
         await self.seen.until("the reader is there", lambda: self._found()[0] != "gone")
-        with contextlib.suppress(BusError):
-            await self.owner.call(self.session or "/", "Session", "Close")
-        if self.card.status()["card"] != "first" or self._found()[0] not in ("ready", "probing"):
-            self.card.tell("swap", name="first")
+        with contextlib.suppress(BusError, BusGone):
+            for session in tuple(self.seen.all("Session")):
+                await self.owner.call(session, "Session", "Close")
         await self.seen.until("no session", lambda: not self.seen.all("Session"))
-        await self.seen.card_in_state("ready")
+        if self.card.status()["card"] == "first":
+            with contextlib.suppress(AssertionError):
+                await self.seen.until("it is ready", lambda: self._found()[1] == "ready", 2.0)
+        if self.card.status()["card"] != "first" or self._found()[1] != "ready":
+            await self._emptied()
+            self.card.tell("swap", name="first")
         await self._usable()
 
     async def _usable(self) -> None:

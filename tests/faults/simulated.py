@@ -50,6 +50,8 @@ class Strike:
     config: Config = Config()
     card: str = "piv"
     on_disk: bool = False
+    asks: bool = True
+    """Whether anybody is there to be asked when it was made at rest."""
     tries: int = 0
     """VERIFYs of a rival's that the card has in its book."""
 
@@ -131,7 +133,7 @@ class Stage:
         assert self.before is not None
         number, owner = self.before.number, self.world.callers[1]
         request = OpenRequest("a test")
-        self._ask(self.world.desks.open_session(number, owner, request))
+        self._ask_next(self.world.desks.open_session(number, owner, request))
 
     def _probing(self) -> None:
         exchanges = iter(range(1, 1000))
@@ -151,7 +153,7 @@ class Stage:
     def _unverified(self) -> None:
         number = self._open()
         self._hit()
-        self._ask(self.world.desks.query(number, self.world.callers[0], "user"))
+        self._ask_next(self.world.desks.query(number, self.world.callers[0], "user"))
 
     def _verifying(self) -> None:
         number = self._open()
@@ -166,7 +168,7 @@ class Stage:
             self._hit()
         digest = hashlib.sha256(b"a prescription").digest()
         wanted = SignRequest("authentication", Algorithm.ECDSA_SHA256, digest)
-        self._ask(self.world.desks.sign(number, self.world.callers[0], wanted))
+        self._ask_next(self.world.desks.sign(number, self.world.callers[0], wanted))
 
     def _ending(self) -> None:
         number = self._unlock()
@@ -174,6 +176,13 @@ class Stage:
         self._ask(self.world.desks.end(number, EndReason.CLOSED))
 
     # what people do
+
+    def _ask_next(self, work: Any) -> None:
+        """The call that is made when the fault was made at rest."""
+        if self.strike.asks:
+            self._ask(work)
+        else:
+            work.close()
 
     def _ask(self, work: Any) -> None:
         self._call = self.world.ask(work)

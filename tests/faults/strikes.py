@@ -22,6 +22,8 @@ from faults.simulated import READER, Answer, Stage, Strike
 SHARED = Config(session=SessionConfig(hold=Hold.SHARED))
 LOCK = Config(session=SessionConfig(removal=Removal.LOCK))
 WARM = bytes.fromhex("3B8F8001804F0CA000000306030001000000006A")
+NOT_TRANSACTED = 0x80100016
+"""SCARD_E_NOT_TRANSACTED: what pcscd makes of a reader's communication error."""
 _AT_CARD = frozenset({Moment.PROBING, Moment.VERIFYING, Moment.ENDING})
 
 
@@ -53,12 +55,10 @@ def _tear(stage: Stage) -> Answer:
 def _swap(stage: Stage) -> Answer:
     stage.world.pcscd.pull(stage.slot)
     stage.world.pcscd.insert(stage.slot, stage.other)
-    stage.slot.cold = False
     if not _now(stage):
         stage.world.notice()
-        return OK, b""
     stage.world.clock.later(0.4, stage.world.notice)  # the service's next look
-    return OK, b""
+    return NOT_TRANSACTED, b""
 
 
 def _replace(stage: Stage) -> Answer:
@@ -79,8 +79,9 @@ def _turn(stage: Stage) -> Answer:
 
 
 def _kill(stage: Stage) -> Answer:
+    """The thread at the card is the first to know."""
     stage.world.pcscd.die()
-    stage.world.list()
+    stage.world.clock.later(0.05, stage.world.list)
     return NO_SERVICE, b""
 
 
@@ -269,8 +270,8 @@ STRIKES = {
     Fault.SUSPEND: Strike(_sleep, _wake),
     Fault.OVERRUN: Strike(_overrun),
     Fault.SIGTERM: Strike(_stop, _start),
-    Fault.SIGKILL: Strike(_die),
-    Fault.OWNER: Strike(_leave),
+    Fault.SIGKILL: Strike(_die, asks=False),
+    Fault.OWNER: Strike(_leave, asks=False),
     Fault.DISK: Strike(_fill, in_gap=frozenset({Moment.VERIFYING}), on_disk=True),
 }
 """How each fault is made."""

@@ -22,7 +22,8 @@ def test_cell(fault: Fault, moment: Moment, filled: Callable[..., None]) -> None
         stage = Stage(world, strike, moment)
         stage.run()
         assert stage.seen == cell.shown
-        assert stage.answer == cell.answer or not cell.answer
+        if cell.answer:
+            assert stage.answer == cell.answer
         assert stage.verifies == cell.verifies, "the card's own book"
         stage.heal()
         assert world.witness.violations == []

@@ -28,6 +28,8 @@ SECONDS = float(os.environ.get("CARDSESSION_FUZZ_SECONDS", "0"))
 SEED = os.environ.get("CARDSESSION_FUZZ_SEED", "")
 SECRETS = (CANARY, WRONG, NEW)
 """The PUK is left out: a holder's number has its digits."""
+ROUND = 100
+"""Cases of one seed, where time is what counts."""
 MOST_CPU_SECONDS = 20.0
 """Of one case; it takes a few milliseconds. Of the processor, so that a busy machine is none."""
 
@@ -76,7 +78,7 @@ def explore(
 ) -> None:
     """Try so many cases; or for as long as the environment says."""
     DECLARED.setdefault(case.__name__, cases)
-    limits = settings(_LIMITS, max_examples=cases)
+    limits = settings(_LIMITS, max_examples=min(cases, ROUND) if SECONDS else cases)
     if SEED:
         _round(int(SEED), limits, case, strategies, named)
     elif not SECONDS:

@@ -210,7 +210,6 @@ async def hung(place: Place, ends: Callable[[], None], canary: str) -> None:
     ends()
 
 
-@pytest.mark.slow
 async def test_a_hung_card_holds_up_no_other_and_answers_in_the_end(
     places: list[Place], canary: str
 ) -> None:
@@ -229,7 +228,6 @@ async def test_a_hung_card_holds_up_no_other_and_answers_in_the_end(
     assert card.book.tally(Kind.VERIFY, 0x80).right == 1 and not card.pins.satisfied
 
 
-@pytest.mark.slow
 async def test_a_hung_card_is_pulled(places: list[Place], canary: str) -> None:
     place, card = places[0], make_card()
     place.slot.insert(card)
@@ -242,7 +240,6 @@ async def test_a_hung_card_is_pulled(places: list[Place], canary: str) -> None:
     assert card.book.tally(Kind.VERIFY, 0x80).right == 0
 
 
-@pytest.mark.slow
 async def test_a_hung_reader_is_unplugged(places: list[Place], bed: Bed, canary: str) -> None:
     place = places[0]
     place.slot.insert(make_card())
@@ -253,7 +250,6 @@ async def test_a_hung_reader_is_unplugged(places: list[Place], bed: Bed, canary:
     await again.card_is("ready")
 
 
-@pytest.mark.slow
 async def test_a_card_that_hangs_while_it_is_read(places: list[Place]) -> None:
     place = places[0]
     place.slot.hang()
@@ -286,7 +282,6 @@ async def steps(place: Place) -> int:
     return count - 3  # OpenSession selects, identifies, asks
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*GARBAGE, "lengths that lie"])
 async def test_garbage_in_answer_to_each_step_of_the_reading(
     places: list[Place], kind: str

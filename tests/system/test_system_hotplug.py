@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-import pytest
-
 from cardsession.stack import Bus, Daemon
 from fakes.cards import make_card
 from system.ifd import Call, Make
@@ -74,7 +72,6 @@ async def test_what_was_plugged_in_before_us_is_found(
 ORDERS = list(itertools.product(itertools.permutations(("1-1", "1-2")), repeat=2))
 
 
-@pytest.mark.slow
 async def test_two_of_a_kind_replugged_in_every_order_keep_their_objects(
     bed: Bed, bed_daemon: Start, bus: Bus
 ) -> None:
@@ -156,7 +153,6 @@ async def test_a_reader_with_two_slots_is_two_places(bed: Bed, bed_daemon: Start
         await until_ids(seen, "1-3:0:0", "1-3:0:1")
 
 
-@pytest.mark.slow
 async def test_one_without_a_driver_is_shown_nevertheless(
     bed: Bed, bed_daemon: Start, bus: Bus
 ) -> None:
@@ -174,7 +170,6 @@ async def test_one_without_a_driver_is_shown_nevertheless(
         await seen.until("it is gone", lambda: not readers(seen))
 
 
-@pytest.mark.slow
 async def test_a_driver_that_comes_later_takes_the_object_over(
     bed: Bed, bed_daemon: Start, bus: Bus
 ) -> None:

@@ -2,7 +2,7 @@
 
     def test_something(bed: Bed) -> None:                    # fixtures in tests/conftest.py
         reader = bed.plug("1-4", OMNIKEY, serial="A1")       # pcscd lists it about 50 ms later
-        bed.plug("1-4.2", SPR, make=Make(features=(Feature.VERIFY_PIN_DIRECT,)))
+        bed.plug("1-5.2", SPR, make=Make(features=(Feature.VERIFY_PIN_DIRECT,)))
         reader.slot.insert(make_card())                      # fakes.cards; see system/ifd.py
         bed.unplug("1-4")                                    # real "remove" events, reader gone
         bed.names()                                          # what pcscd lists, asked without us
@@ -29,90 +29,59 @@ import plistlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
 from smartcard import scard
 
-from cardsession.stack import Pcscd
+from cardsession.stack import Pcscd, StackError, in_namespace
 from system.ifd import Call, Make, Readers, Slot, driver
+from system.models import (
+    CCID,
+    CHERRY,
+    GEMALTO,
+    HUB,
+    MODELS,
+    OMNIKEY,
+    SCR,
+    SPR,
+    UNKNOWN,
+    VENDOR_SPECIFIC,
+    Interface,
+    Model,
+    Plugged,
+    device_attributes,
+    device_properties,
+)
 from system.plugs import Plugs
+
+__all__ = [
+    "CCID",
+    "CHERRY",
+    "GEMALTO",
+    "MODELS",
+    "OMNIKEY",
+    "SCR",
+    "SPR",
+    "UDEVD",
+    "UNKNOWN",
+    "VENDOR_SPECIFIC",
+    "Bed",
+    "Counter",
+    "Interface",
+    "Model",
+    "Plugged",
+    "names",
+    "resting",
+    "state",
+]
 
 DRIVERS: Final = Path("/usr/lib/pcsc/drivers")
 """Compiled into pcscd; a private directory in the namespace of daemon/setup.sh."""
 _BUNDLE: Final = DRIVERS / "cardsession.bundle"
 UDEVD: Final = Path("/run/udev/control")
 """udevd's sign of life. libumockdev sends what udevd would send, but does not show it."""
-USB_CHANNEL: Final = 0x0020
-CCID: Final = (0x0B, 0, 0)
-VENDOR_SPECIFIC: Final = (0xFF, 0, 0)
-HUB: Final = {"bDeviceClass": "09", "idVendor": "1d6b", "idProduct": "0002"}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A kind of reader: ids, what the device calls itself, what the driver calls it."""
-
-    vid: int
-    pid: int
-    product: str
-    name: str = ""
-    """The driver's friendly name; "": no driver knows it."""
-    manufacturer: str = ""
-
-
-OMNIKEY: Final = Model(
-    0x076B, 0x3031, "Smart Card Reader USB", "HID Global OMNIKEY 3x21 Smart Card Reader", "OMNIKEY"
-)
-SCR: Final = Model(
-    0x04E6, 0x5116, "SCR331x USB Smart Card Reader", "SCM Microsystems Inc. SCR 3310", "SCM"
-)
-SPR: Final = Model(0x04E6, 0xE003, "SPRx32 USB", "SCM Microsystems Inc. SPR 532", "SCM")
-CHERRY: Final = Model(
-    0x046A, 0x003E, "SmartTerminal ST-2xxx", "Cherry GmbH SmartTerminal ST-2xxx", "Cherry GmbH"
-)
-GEMALTO: Final = Model(0x08E6, 0x3437, "USB SmartCard Reader", "Gemalto PC Twin Reader", "Gemalto")
-UNKNOWN: Final = Model(0x1234, 0x5678, "Nobody's Reader", "", "Nobody")
-MODELS: Final = (OMNIKEY, SCR, SPR, CHERRY, GEMALTO)
-
-
-@dataclass
-class Interface:
-    """One interface of a device: number, class, name; its slots where pcscd takes it."""
-
-    number: int = 0
-    kind: tuple[int, int, int] = CCID
-    name: str = ""
-    make: Make = field(default_factory=Make)
-    syspath: str = ""
-    device: str = ""
-    """What pcscd tells the driver, by which the driver finds us."""
-    slots: list[Slot] = field(default_factory=list)
-
-
-@dataclass
-class Plugged:
-    """A device in a port."""
-
-    port: str
-    model: Model
-    serial: str
-    bus: int
-    number: int
-    """Of the device: another one each time it is plugged in."""
-    interfaces: list[Interface]
-    syspath: str = ""
-
-    @property
-    def slot(self) -> Slot:
-        """The first slot of its first interface that is a reader."""
-        return next(each.slots[0] for each in self.interfaces if each.slots)
-
-    @property
-    def channel_id(self) -> int:
-        """As libccid makes it."""
-        return USB_CHANNEL << 16 | self.bus << 8 | self.number
 
 
 class Bed:
@@ -136,6 +105,8 @@ class Bed:
         self.readers = Readers(directory / "ifd.sock")
 
     def __enter__(self) -> Self:
+        if not in_namespace():
+            raise StackError("the bed writes where pcscd has its drivers: only in our namespace")
         with ExitStack() as entered:
             entered.enter_context(self.readers)
             entered.enter_context(self.plugs)
@@ -237,22 +208,9 @@ class Bed:
         interface.slots = self.readers.add(interface.device, interface.make)
 
     def _add_device(self, device: Plugged, more: Mapping[str, str]) -> str:
-        model = device.model
-        attributes = {
-            "idVendor": f"{model.vid:04x}",
-            "idProduct": f"{model.pid:04x}",
-            "busnum": str(device.bus),
-            "devnum": str(device.number),
-            "devpath": device.port.partition("-")[2],
-            "manufacturer": model.manufacturer,
-            "product": model.product,
-            "serial": device.serial,
-            "bDeviceClass": "00",
-            "bConfigurationValue": "1",
-        }
-        properties = _device_properties(device) | dict(more)
-        kept = {name: value for name, value in attributes.items() if value}
-        return self.plugs.add(device.port, self._hub(device.port), kept, properties)
+        attributes, properties = device_attributes(device), device_properties(device)
+        parent = self._hub(device.port)
+        return self.plugs.add(device.port, parent, attributes, properties | dict(more))
 
     def _add_interface(self, device: Plugged, interface: Interface, more: Mapping[str, str]) -> str:
         kind = interface.kind
@@ -280,34 +238,6 @@ class Bed:
             parent = self._hub(name) if "-" in name else None
             self._hubs[name] = self.plugs.add(name, parent, HUB, {"DEVTYPE": "usb_device"})
         return self._hubs[name]
-
-
-def _device_properties(device: Plugged) -> dict[str, str]:
-    """What the kernel says of a device, and udev's own rules (usb_id)."""
-    model = device.model
-    vendor = (model.manufacturer or f"{model.vid:04x}").replace(" ", "_")
-    product = model.product.replace(" ", "_")
-    serial = {"ID_SERIAL_SHORT": device.serial} if device.serial else {}
-    interfaces = [f"{kind[0]:02x}{kind[1]:02x}{kind[2]:02x}" for kind in _kinds(device)]
-    return {
-        "DEVTYPE": "usb_device",
-        "DEVNAME": f"/dev/bus/usb/{device.bus:03d}/{device.number:03d}",
-        "BUSNUM": f"{device.bus:03d}",
-        "DEVNUM": f"{device.number:03d}",
-        "PRODUCT": f"{model.vid:x}/{model.pid:x}/100",
-        "ID_BUS": "usb",
-        "ID_VENDOR": vendor,
-        "ID_VENDOR_ID": f"{model.vid:04x}",
-        "ID_MODEL": product,
-        "ID_MODEL_ID": f"{model.pid:04x}",
-        "ID_SERIAL": "_".join([vendor, product, *serial.values()]),
-        "ID_USB_INTERFACES": f":{':'.join(interfaces)}:",
-        **serial,
-    }
-
-
-def _kinds(device: Plugged) -> list[tuple[int, int, int]]:
-    return list(dict.fromkeys(each.kind for each in device.interfaces))
 
 
 class Counter:
