@@ -158,12 +158,16 @@ def exchange(command: Command, *, t0: bool = False, extended: bool = False) -> W
     return (yield from _collected(command, data, sw))
 
 
+_VALID_SW1 = frozenset({*range(0x61, 0x70), *range(0x90, 0xA0)})
+"""ISO/IEC 7816-4 clause 5.6: 61XX to 6FXX and 9XXX."""
+
+
 def split(raw: bytes) -> Response:
     """Data and status word of a raw answer; fewer than two bytes is no answer at all, and neither
-    are two that no card may give (ISO/IEC 7816-4 clause 5.6: 61XX to 6FXX and 9XXX are valid)."""
+    are two that no card may give."""
     if len(raw) < STATUS_BYTES:
         raise Malformed(f"an answer of {len(raw)} bytes has no status word")
-    if not (0x61 <= raw[-2] <= 0x6F or 0x90 <= raw[-2] <= 0x9F):
+    if raw[-2] not in _VALID_SW1:
         raise Malformed("an answer without a status word that a card may give")
     return Response(raw[:-2], SW(int.from_bytes(raw[-2:], "big")))
 
