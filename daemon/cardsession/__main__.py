@@ -106,6 +106,7 @@ async def _serve(config: Config) -> None:
             desks.usb(readers)
             watch.look_again()
 
+        desks.list_afresh = watch.restart
         try:
             watch.start(_Listed(desks.listing, notifier, hotplug.look_again).take)
             hotplug.start(plugged)

@@ -34,7 +34,7 @@ from cardsession.core.facts import (
     ReaderFacts,
     SessionFacts,
 )
-from cardsession.core.reports import Listing, SlotReport
+from cardsession.core.reports import Listing
 from cardsession.core.seats import UsbReader
 from cardsession.core.states import Event
 from cardsession.core.tries import Act, PinStatus
@@ -106,7 +106,16 @@ class Desks:
             session_numbers=itertools.count(1),
             session_over=self._session_over,
         )
-        hall = Hall(self._sit, self._change, self._leave, lambda gone: self._see_off(gone.close()))
+        self.list_afresh: Callable[[], None] = lambda: None
+        """Has the status wait begin anew, so that `listing` is called whatever it says."""
+        hall = Hall(
+            sit=self._sit,
+            report=lambda slot: self._desks[slot.name].report(slot),
+            change=self._change,
+            leave=self._leave,
+            list_afresh=lambda: self.list_afresh(),  # noqa: PLW0108 - set after this
+            dismiss=lambda gone: self._see_off(gone.close()),
+        )
         labels = config.readers.labels
         self._seating = Seating(clock, publisher, channel, labels, hall)
 
@@ -131,11 +140,10 @@ class Desks:
         self._publisher.hotplug(Hotplug.PCSC_ONLY if readers is None else Hotplug.UDEV)
         self._seating.usb(readers)
 
-    def _sit(self, slot: SlotReport, reader: ReaderFacts, channel: Channel) -> None:
+    def _sit(self, name: str, reader: ReaderFacts, channel: Channel) -> None:
         log.info("reader.appeared", reader=reader.name, id=reader.id)
-        desk = self._desks[slot.name] = Desk(reader, channel, self._office)
+        desk = self._desks[name] = Desk(reader, channel, self._office)
         desk.shown.trouble(self._trouble)
-        desk.report(slot)
 
     def _change(self, name: str, reader: ReaderFacts) -> None:
         self._desks[name].shown.stands(reader)

@@ -40,6 +40,8 @@ class Reader:
 
     slot: SlotReport
     """What was reported last."""
+    heard: bool
+    """Whether that was said of this one, and not of the one before it under its name."""
     channel: Channel
     name: Name
     facts: ReaderFacts | None = None
@@ -58,12 +60,16 @@ class Reader:
 class Hall:
     """What the desks do when a reader has its place, or another one."""
 
-    sit: Callable[[SlotReport, ReaderFacts, Channel], None]
-    """A desk begins, with what was reported last."""
+    sit: Callable[[str, ReaderFacts, Channel], None]
+    """A desk begins for the reader of this name."""
+    report: Callable[[SlotReport], None]
+    """What was reported of it before."""
     change: Callable[[str, ReaderFacts], None]
     """More is known of where the reader of this name stands; its identifier stays."""
     leave: Callable[[str], None]
     """The reader that had this name is gone, although one of this name is listed."""
+    list_afresh: Callable[[], None]
+    """The card service's word on all readers is wanted, even if it has not changed."""
     dismiss: Callable[[Channel], object]
     """A reader went before it had a desk: its channel is closed."""
 
@@ -112,7 +118,7 @@ class Seating:
             self._forget(name)
         for name, slot in slots.items():
             if name in self._readers:
-                self._readers[name].slot = slot
+                self._readers[name].slot, self._readers[name].heard = slot, True
             else:
                 self._arrive(slot)
         self._settle()
@@ -130,8 +136,8 @@ class Seating:
                 self._ask(reader)
         self._settle()
 
-    def _arrive(self, slot: SlotReport) -> None:
-        reader = Reader(slot, self._channel(slot.name), Name.of(slot.name))
+    def _arrive(self, slot: SlotReport, *, heard: bool = True) -> None:
+        reader = Reader(slot, heard, self._channel(slot.name), Name.of(slot.name))
         self._readers[slot.name] = reader
         if self._usb is None:
             self._sit(reader, None)
@@ -152,7 +158,8 @@ class Seating:
         log.info("reader.replugged", reader=clean(reader.slot.name))
         self._forget(reader.slot.name)
         self._hall.leave(reader.slot.name)
-        self._arrive(reader.slot)
+        self._arrive(reader.slot, heard=False)
+        self._hall.list_afresh()
 
     # what a reader says of itself
 
@@ -276,7 +283,9 @@ class Seating:
         reader.usb = usb
         reader.facts = self._facts(reader, ReaderFacts(id=place, name=name))
         self._driverless.taken_over(place)
-        self._hall.sit(reader.slot, reader.facts, reader.channel)
+        self._hall.sit(reader.slot.name, reader.facts, reader.channel)
+        if reader.heard:
+            self._hall.report(reader.slot)
 
     def _know(self, reader: Reader, usb: UsbReader | None) -> None:
         """More is known of a reader that has its place."""

@@ -292,7 +292,7 @@ def test_every_status_word_as_the_answer_to_a_passcode_and_to_the_question() -> 
             pump.before = lambda _, apdu, sw=sw, asked=asked: (  # type: ignore[misc]
                 sw.to_bytes(2, "big") if apdu[1] == 0x20 and (len(apdu) == 4) == asked else None
             )
-            with contextlib.suppress(Failure):
+            with contextlib.suppress(Failure, Malformed):
                 pump.hold(family.verify(probe, probe.pins["user"], secret(), Consent()))
             assert len(pump.verifies) <= 1
             if asked and sw & 0xFFF0 != 0x63C0:

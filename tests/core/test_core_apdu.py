@@ -346,3 +346,10 @@ def run_wire(wire: Any, sent: list[bytes], card: Callable[[bytes], bytes]) -> Re
     except StopIteration as end:
         response: Response = end.value
         return response
+
+
+@pytest.mark.parametrize("sw", ["1337", "0000", "5F00", "6000", "8000", "A000", "FFFF"])
+def test_a_status_word_that_no_card_may_give_is_none(sw: str) -> None:
+    """ISO/IEC 7816-4 clause 5.6; read as a refusal it would make a garbled card a blank one."""
+    with pytest.raises(Malformed):
+        split(b"data" + bytes.fromhex(sw))

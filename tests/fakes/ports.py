@@ -179,6 +179,7 @@ class Ports:
         self.desks = Desks(
             config or Config(), self.clock, self.publisher, self._new_channel, keepers
         )
+        self.desks.list_afresh = lambda: asyncio.get_running_loop().call_soon(self._list)
 
     def _new_channel(self, name: str) -> SeatChannel:
         self.channels.append(SeatChannel(name, self))
@@ -229,12 +230,15 @@ class Ports:
 
     async def status(self) -> None:
         """The status wait tells what the service has."""
+        self._list()
+        await settle()
+
+    def _list(self) -> None:
         if self.down:
             self.desks.listing(Listing(Backend.PCSCD_DOWN))
         else:
             slots = [self._slot(name, each.plug) for name, each in self.opened.items()]
             self.desks.listing(Listing(Backend.OK, tuple(slots)))
-        await settle()
 
     @staticmethod
     def _slot(name: str, plug: Plug) -> SlotReport:

@@ -1,4 +1,4 @@
-"""The fault matrix, as data: what goes wrong × when it does → what the bus shows after it.
+"""The fault matrix, as data: what goes wrong, when it does, and what the bus shows after it.
 
 One line is one cell: moment, Reader.State (`gone`: there is no such object), Card.State of the
 card in it (`new:` is another object than before), Session.State, end reason of the session that
@@ -106,15 +106,16 @@ Cell = Expected | Impossible
 
 # The card is gone: the call answers CardRemoved, Ended, removal, no ghosts (bus.md, "When things
 # vanish"). What ended before keeps the reason that came first. A reader that goes takes its object
-# along; one call or another may find that out first, the reason is the status wait's.
+# along. (A thread that is at the card hears of its card first, by chance or not: the moments in
+# which that decides are simulated.)
 _VANISHED = {
     Fault.READER_PULLED: """
-        idle        gone  -  -  -               CardRemoved    0  S
+        idle        gone  -  -  -               CardRemoved    0  SR
         probing     gone  -  -  -               ReaderRemoved  0  S
-        unverified  gone  -  -  reader-removed  SessionEnded   0  S
+        unverified  gone  -  -  reader-removed  SessionEnded   0  SR
         verifying   gone  -  -  reader-removed  ReaderRemoved  1  S
-        active      gone  -  -  reader-removed  SessionEnded   1  S
-        ending      gone  -  -  closed          done           1  S
+        active      gone  -  -  reader-removed  SessionEnded   1  SR
+        ending      gone  -  -  closed          done           1  SR
     """,
     Fault.TORN_OUT: """
         idle        empty  -  -  -             CardRemoved   0  SR
@@ -145,12 +146,12 @@ _VANISHED = {
         ending      ready  new:ready  -  closed         done          1  SR
     """,
     Fault.UPSIDE_DOWN: """
-        idle        mute  new:mute  -  -             CardRemoved   0  S
-        probing     mute  new:mute  -  -             CardRemoved   0  S
-        unverified  mute  new:mute  -  card-removed  SessionEnded  0  S
-        verifying   mute  new:mute  -  card-removed  CardRemoved   1  S
-        active      mute  new:mute  -  card-removed  SessionEnded  1  S
-        ending      mute  new:mute  -  closed        done          1  S
+        idle        mute  new:mute  -  -             CardRemoved   0  SR
+        probing     mute  new:mute  -  -             CardRemoved   0  SR
+        unverified  mute  new:mute  -  card-removed  SessionEnded  0  SR
+        verifying   mute  new:mute  -  card-removed  CardRemoved   1  SR
+        active      mute  new:mute  -  card-removed  SessionEnded  1  SR
+        ending      mute  new:mute  -  closed        done          1  SR
     """,
 }
 

@@ -10,13 +10,14 @@ from cardsession.stack.pcscd import SOCKET
 from faults.matrix import Fault, Moment
 from faults.real import Part, Scene, backend
 from faults.room import PIN, Plan
+from faults.usbcard import UsbCard
 from system.disks import fill
 from system.logind import announce
-from system.readers import present
 
 SHARED = Plan('[session]\nhold = "shared"\n')
 LOCK = Plan('[session]\nremoval = "lock"\n')
 IMPATIENT = Plan("[readers]\nstuck-seconds = 6\n")
+USB = Plan(usb=True)
 STOP_SECONDS = 3.0
 EXCLUSIVELY_OURS = "8010000B"
 HAD = "00000000"
@@ -38,9 +39,29 @@ async def _swap(scene: Scene) -> None:
 
 async def _replace(scene: Scene) -> None:
     scene.card.remove()
-    await scene.seen.until("it is noticed", lambda: scene.shown()[1] == "" and not present(0))
+    await scene.seen.until(
+        "it is noticed", lambda: scene.shown()[1] == "" and not scene.room.present()
+    )
     scene.card.tell("swap", name="other")
     await scene.seen.until("another one is read", lambda: scene.shown()[1] == "new:ready")
+
+
+async def _pull(scene: Scene) -> None:
+    scene.room.pull()
+    await scene.seen.until("it is noticed", lambda: scene.shown()[0] == "gone")
+
+
+async def _plug(scene: Scene) -> None:
+    scene.room.plug()
+
+
+async def _turn(scene: Scene) -> None:
+    assert isinstance(scene.card, UsbCard)
+    scene.card.remove()
+    scene.card.tell("speak")
+    await scene.seen.until("it is noticed", lambda: scene.shown()[1] == "")
+    scene.card.insert(mute=True)
+    await scene.seen.until("it is mute", lambda: scene.shown()[1] == "new:mute")
 
 
 async def _kill(scene: Scene) -> None:
@@ -161,7 +182,7 @@ PARTS = {
     Fault.EXCLUSIVE: Part(_exclusive, _free, rival=True),
     Fault.GARBAGE: Part(_nothing, answers="DEADBEEF1337"),
     Fault.EMPTY: Part(_nothing, answers="90"),  # vpcd takes no byte at all for a card that hangs
-    Fault.ENDLESS: Part(_nothing, answers="00" * 16 + "6110", times=400),
+    Fault.ENDLESS: Part(_nothing, answers="00" * 16 + "6110", times=700),
     Fault.SIGTERM: Part(_stop, asks=False),
     Fault.SIGKILL: Part(_crash, asks=False),
     Fault.OWNER: Part(_leave, asks=False),
@@ -173,6 +194,8 @@ PARTS = {
     Fault.WARM_ATR: Part(_warm, _cold, SHARED, rival=True),
     Fault.HUNG: Part(_hang, plan=IMPATIENT, speaks=False),
     Fault.DISK: Part(_fill, _empty, Plan(small_disk=True), early=True),
+    Fault.READER_PULLED: Part(_pull, _plug, USB),
+    Fault.UPSIDE_DOWN: Part(_turn, plan=USB),
     Fault.SUSPEND: Part(_sleep, _wake, Plan(logind=True)),
 }
 """How each fault is made; those that share a room come one after the other."""

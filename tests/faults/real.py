@@ -1,4 +1,4 @@
-"""The moments of the matrix with real parts: pcscd, its virtual reader, a bus, the daemon's process.
+"""The moments of the matrix with real parts: pcscd, its virtual reader, a bus, the daemon.
 
 At a card the moment is reached by the card: it falls silent when it has carried a command out, the
 fault is made, and only then it goes on. So nothing here is a matter of timing.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -16,16 +18,17 @@ from typing import Any
 
 from cardsession.bus.connection import BusError, BusGone, Variant
 from cardsession.stack import Card
-from cardsession.stack.pcscd import READERS, SOCKET
+from cardsession.stack.pcscd import SOCKET
 from faults.matrix import Expected, Moment
-from faults.room import PIN, Plan, Room
+from faults.room import PIN, PLAIN, Plan, Room
 from system.crash import submissions
-from system.readers import present
 from system.rival import Rival
 from system.subscriber import NAME, ROOT, Properties, Subscriber
 
-READER = READERS[0]
 PROBED = 3
+QUESTIONS_TO_THE_BUS = 5
+QUESTIONS = 3
+"""Exchanges before a VERIFY: select, identify, ask."""
 AT_CARD = frozenset({Moment.PROBING, Moment.VERIFYING, Moment.ENDING})
 SECONDS = 8.0
 DIGEST = hashlib.sha256(b"a prescription").digest()
@@ -38,7 +41,7 @@ class Part:
 
     hit: Callable[[Scene], Awaitable[None]]
     heal: Callable[[Scene], Awaitable[None]] | None = None
-    plan: Plan = Plan()
+    plan: Plan = PLAIN
     early: bool = False
     """It comes before the conversation: nobody can come between us and the card later."""
     speaks: bool = True
@@ -59,7 +62,7 @@ class Scene:
 
     def __init__(self, room: Room, seen: Subscriber, owner: Subscriber, part: Part) -> None:
         self.room, self.seen, self.owner, self.part = room, seen, owner, part
-        self.card: Card = room.card
+        self.card = room.card
         self.moment = Moment.IDLE
         self.rival: Rival | None = None
         self.session = ""
@@ -89,7 +92,7 @@ class Scene:
     async def _emptied(self) -> None:
         """It is out, and both the card service and the daemon have noticed."""
         self.card.remove()
-        await self._until(lambda: not present(0))
+        await self._until(lambda: not self.room.present())
         await self.seen.until("the reader is empty", lambda: self._found()[:2] == ("empty", ""))
 
     async def _ready(self) -> None:
@@ -101,32 +104,38 @@ class Scene:
     async def _idle(self) -> None:
         assert self.before is not None
         path = self.before[0]
-        await self._twist(1)
+        self._twist(1)
         await self._hit()
         await self._ask_next(self._opened(path), lambda body: "session")
 
     async def _probing(self) -> None:
         if self.part.early:
             await self._hit()
-        await self._arm(n=PROBED, always=True)
+        # it says nothing before it says what makes no sense: so somebody can be there to wait
+        self._twist(PROBED)
+        self.card.tell("silent-at", n=PROBED - bool(self.part.answers), stage="after")
         self.card.insert()
         await self._until(self._silent)
         path, facts = await self.seen.card_in_state("probing")
         self.before = path, facts["InsertedMonotonicUSec"]
         self._ask(self._opened(path, 15_000_000), lambda body: "session")
-        await asyncio.sleep(0)
-        # it is on its way, and calls of one connection are taken in order: this one does not wait
-        with contextlib.suppress(BusError):
-            await self._opened(path)
+        # The daemon asks the bus who calls, and other calls overtake it meanwhile. Each of these
+        # goes to and fro behind one of its questions: after them it has its answers.
+        for _ in range(QUESTIONS_TO_THE_BUS):
+            await self._refused(path)
         if not self.part.early:
             await self._hit()
         elif self.part.speaks:
             self.card.tell("speak")
         await self._answered()
 
+    async def _refused(self, path: str) -> None:
+        with contextlib.suppress(BusError):
+            await self._opened(path)
+
     async def _unverified(self) -> None:
         await self._open()
-        await self._twist(1)
+        self._twist(1)
         await self._hit()
         call = self._session_call("QueryPin", "s", ("user",))
         await self._ask_next(call, lambda body: body[0])
@@ -135,13 +144,13 @@ class Scene:
         await self._open()
         if self.part.early:
             await self._hit()
-        await self._arm(4, n=1, ins="20", with_data=True)
+        self._arm(QUESTIONS + 1, n=1, ins="20", with_data=True)
         self._ask(self._verify(), lambda body: body[0])
         await self._at_card()
 
     async def _active(self) -> None:
         await self._unlock()
-        await self._twist(1)
+        self._twist(1)
         await self._hit()
         call = self._session_call("Sign", "ssaya{sv}", SIGN)
         await self._ask_next(call, lambda body: "signed")
@@ -150,7 +159,7 @@ class Scene:
         await self._unlock()
         if self.part.early:
             await self._hit()
-        await self._arm(n=self.card.status()["exchanges"] + 1)
+        self._arm(1, n=self.card.status()["exchanges"] + 1)
         self._ask(self._session_call("Close", "", ()), lambda body: "done")
         await self._at_card()
 
@@ -160,22 +169,33 @@ class Scene:
             await self._hit()
         await self._answered()
 
-    async def _arm(self, number: int | None = None, *, always: bool = False, **fields: Any) -> None:
-        """The card falls silent when it has carried that command out, or says what it is told."""
+    def _arm(self, number: int, **fields: Any) -> None:
+        """The card falls silent when it has carried a command out, or says what it is told from
+        the exchange of that number on."""
         if self.part.answers:
-            await self._twist(number or (1 if self.moment is Moment.ENDING else fields["n"]))
-        elif always or not self.part.early:
+            self._twist(number)
+        elif not self.part.early:
             self.card.tell("silent-at", stage="after", **fields)
 
-    async def _twist(self, number: int) -> None:
-        """From that exchange on, counted from now."""
+    def _twist(self, number: int) -> None:
+        """From that exchange on, counted from now, or from the insertion that comes."""
         if not self.part.answers:
             return
-        first = number + (
-            self.card.status()["exchanges"] if self.moment is not Moment.PROBING else 0
-        )
-        for n in range(first, first + self.part.times):
-            self.card.tell("answer-at", n=n, hex=self.part.answers, stage="after")
+        if self.moment is not Moment.PROBING:
+            number += self.card.status()["exchanges"]
+        orders = [
+            {"command": "answer-at", "n": n, "hex": self.part.answers, "stage": "after"}
+            for n in range(number, number + self.part.times)
+        ]
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(SECONDS)
+            assert isinstance(self.card, Card)
+            link.connect(str(self.card.control))
+            with link.makefile("rwb") as lines:
+                for order in orders:
+                    lines.write(json.dumps(order).encode() + b"\n")
+                    lines.flush()
+                    assert b"error" not in lines.readline()
 
     def _silent(self) -> bool:
         assert self._call is None or not self._call.done(), self._call
@@ -242,7 +262,7 @@ class Scene:
     def _found(self) -> tuple[str, str, str]:
         """Reader.State, Card.State, the card's path."""
         for reader in self.seen.all("Reader").values():
-            if reader["Name"] == READER:
+            if reader["Name"].startswith(self.room.reader):
                 card: Properties = self.seen.all("Card").get(reader["Card"], {})
                 return reader["State"], card.get("State", ""), reader["Card"]
         return "gone", "", ""
@@ -287,7 +307,9 @@ class Scene:
             for session in tuple(self.seen.all("Session")):
                 await self.owner.call(session, "Session", "Close")
         await self.seen.until("no session", lambda: not self.seen.all("Session"))
-        if self.card.status()["card"] == "first":
+        status = self.card.status()
+        beyond_hope = self._found()[1] in ("mute", "unknown")
+        if status["card"] == "first" and status["inserted"] and not beyond_hope:
             with contextlib.suppress(AssertionError):
                 await self.seen.until("it is ready", lambda: self._found()[1] == "ready", 2.0)
         if self.card.status()["card"] != "first" or self._found()[1] != "ready":

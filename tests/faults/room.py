@@ -13,15 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from smartcard import scard
+
 from cardsession.stack import Bus, Card, Child, Daemon, Pcscd, run_directory
-from cardsession.stack.pcscd import SOCKET
+from cardsession.stack.pcscd import READERS, SOCKET
+from faults.usbcard import UsbCard
 from system.disks import small
 from system.logind import Logind
+from system.readers import present
 from system.subscriber import NAME
+from system.usb import OMNIKEY, Bed, names, resting, state
 
 _C = TypeVar("_C", bound=Child)
 NOBODY = 65534
 PIN = "73194682"
+PORT = "1-4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,11 @@ class Plan:
     """The daemon may be kept from the card service's socket."""
     small_disk: bool = False
     logind: bool = False
+    usb: bool = False
+    """With a reader that can be pulled, in place of the virtual one."""
+
+
+PLAIN = Plan()
 
 
 class Room:
@@ -40,6 +51,8 @@ class Room:
 
     def __init__(self, plan: Plan, pcscd: Pcscd) -> None:
         self.plan, self.pcscd = plan, pcscd
+        self.card: Card | UsbCard
+        self.bed: Bed | None = None
         self._open = ExitStack()
         self.children: list[Child] = []
 
@@ -49,10 +62,18 @@ class Room:
             self.bus = self._begin(opening, self._bus(directory))
             if self.plan.logind:
                 self._begin(opening, Logind(directory, self.bus))
-            self.card = self._begin(opening, Card(directory, pin=PIN))
+            environment = {}
+            if self.plan.usb:
+                environment = self._plug(opening, directory)
+            else:
+                self.card = self._begin(opening, Card(directory, pin=PIN))
             uid = NOBODY if self.plan.as_nobody and os.getuid() == 0 else None
             daemon = Daemon(
-                directory, self.bus.address, configuration=self.plan.configuration, uid=uid
+                directory,
+                self.bus.address,
+                configuration=self.plan.configuration,
+                environment=environment,
+                uid=uid,
             )
             if self.plan.small_disk:
                 opening.enter_context(small(daemon.state))
@@ -62,6 +83,37 @@ class Room:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    @property
+    def reader(self) -> str:
+        """The name of the reader that is looked at."""
+        return READERS[0] if self.bed is None else OMNIKEY.name
+
+    def present(self) -> bool:
+        """Whether the card service believes that a card is in."""
+        if self.bed is None:
+            return present(0)
+        flags = [state(name) for name in names()]
+        return bool(flags and flags[0] & scard.SCARD_STATE_PRESENT)
+
+    def _plug(self, opening: ExitStack, directory: Path) -> dict[str, str]:
+        opening.enter_context(resting(self.pcscd))
+        self.bed = opening.enter_context(Bed(directory))
+        self.pcscd = self.bed.pcscd
+        self.children.append(self.pcscd)
+        self.card = UsbCard(self.bed.plug(PORT, OMNIKEY).slot)
+        return dict(self.bed.environment)
+
+    def pull(self) -> None:
+        """The reader goes, with what is in it."""
+        assert self.bed is not None
+        self.bed.unplug(PORT)
+
+    def plug(self) -> None:
+        """It comes back, empty."""
+        assert self.bed is not None
+        assert isinstance(self.card, UsbCard)
+        self.card.into(self.bed.plug(PORT, OMNIKEY).slot)
 
     def _begin(self, stack: ExitStack, child: _C) -> _C:
         self.children.append(child)

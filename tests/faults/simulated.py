@@ -33,6 +33,7 @@ SETTLED = 17.0
 """Seconds after which whoever waits for a rival was told."""
 PATIENT = OpenRequest("a test", wait=15.0)
 RIGHT = PASSCODES[0]
+PLAIN = Config()
 Answer = tuple[int, bytes]
 """What the line gives: a PC/SC code, and bytes."""
 
@@ -47,7 +48,7 @@ class Strike:
     """Moments in which it comes before the conversation's first call, not at an exchange."""
     in_use: bool = False
     """Whether an active session's Sign is under way."""
-    config: Config = Config()
+    config: Config = PLAIN
     card: str = "piv"
     on_disk: bool = False
     asks: bool = True
@@ -282,6 +283,14 @@ class Stage:
         sent = ("right", "wrong", "blocked", "refused")
         total = sum(int(each.get(outcome, 0)) for each in kinds for outcome in sent)
         return total - self.strike.tries
+
+    @property
+    def left_open(self) -> bool:
+        """Whether somebody is verified by us, and nobody has a session with that authority."""
+        hangs = any(each.hung for each in self.world.workers)
+        return bool(self.card.by_us) and self.seen is not None and not hangs and (
+            self.seen[2] != SessionState.ACTIVE
+        )  # fmt: skip
 
     # afterwards
 

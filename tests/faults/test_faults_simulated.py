@@ -25,6 +25,7 @@ def test_cell(fault: Fault, moment: Moment, filled: Callable[..., None]) -> None
         if cell.answer:
             assert stage.answer == cell.answer
         assert stage.verifies == cell.verifies, "the card's own book"
+        assert not stage.left_open
         stage.heal()
         assert world.witness.violations == []
     filled(fault, moment, Way.SIMULATED)

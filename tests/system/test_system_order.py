@@ -24,6 +24,11 @@ def changed(message: Message, name: str) -> bool:
     return message.member == "PropertiesChanged" and name in message.body[1]
 
 
+def answers(message: Message, asked: Message) -> bool:
+    """Whether it is the answer to that call: another caller's may have the same number."""
+    return (message.reply_cookie, message.destination) == (asked.cookie, asked.sender)
+
+
 def removed(message: Message) -> bool:
     return message.member == "InterfacesRemoved"
 
@@ -44,7 +49,7 @@ async def test_count_before_reply_and_reply_before_farewell(
         await seen.no_card()
 
     asked = monitor.find("VerifyPin", lambda each: each.member == "VerifyPin")
-    reply = monitor.find("its reply", lambda each: each.reply_cookie == asked.cookie)
+    reply = monitor.find("its reply", lambda each: answers(each, asked))
     count = monitor.find("the count", lambda each: changed(each, "PinTries"), after=asked.number)
     assert reply.body == ("incorrect", 2)
     assert asked.number < count.number < reply.number
@@ -52,7 +57,7 @@ async def test_count_before_reply_and_reply_before_farewell(
     again = monitor.find(
         "the second VerifyPin", lambda each: each.member == "VerifyPin", after=reply.number
     )
-    refusal = monitor.find("its error", lambda each: each.reply_cookie == again.cookie)
+    refusal = monitor.find("its error", lambda each: answers(each, again))
     ended = monitor.find("Ended", lambda each: each.member == "Ended")
     monitor.find("the card goes", lambda each: removed(each) and each.body[0] == path)
     gone = [each.body[0] for each in monitor.messages() if removed(each)]

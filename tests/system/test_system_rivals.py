@@ -9,6 +9,7 @@ import pytest
 
 from cardsession.bus.connection import Variant
 from cardsession.stack import Card, Pcscd
+from cardsession.stack.processes import wait_until
 from system.rival import Rival
 from system.subscriber import Subscriber, memfd
 
@@ -84,17 +85,22 @@ async def test_a_session_is_at_rest_when_its_caller_hears_that_the_card_is_not_t
     assert card.status()["counts"]["80"]["verify"]["right"] == 1
 
 
+def takes_all(rival: Rival) -> None:
+    """It has the reader for itself, as soon as the daemon has let go of what it was reading."""
+    wait_until("the rival has it", lambda: rival.say("exclusive") == "00000000")
+
+
 async def test_an_exclusive_holder_is_told_from_a_fault(
     seen: Subscriber, card: Card, rival: Rival
 ) -> None:
     card.insert()
     path, _ = await seen.card_in_state("ready")
-    assert rival.say("exclusive") == "00000000"
+    takes_all(rival)
     open_it = (path, "Card", "OpenSession", "sa{sv}", ("", {}))
     assert await seen.refused(*open_it) == "InUseElsewhere"
     rival.say("free")
     session = await seen.open_session(path)
-    rival.say("exclusive")
+    takes_all(rival)
     assert await seen.refused(session, "Session", "QueryPin", "s", ("user",)) == "InUseElsewhere"
     assert seen.all("Session")[session]["State"] == "unverified"
 
