@@ -41,7 +41,8 @@ class Reader:
     slot: SlotReport
     """What was reported last."""
     heard: bool
-    """Whether that was said of this one, and not of the one before it under its name."""
+    """Whether that was said of this one, and not of the one before it under its name: the service
+    tells of the old card for as long as the new reader does not answer."""
     channel: Channel
     name: Name
     facts: ReaderFacts | None = None
@@ -118,7 +119,8 @@ class Seating:
             self._forget(name)
         for name, slot in slots.items():
             if name in self._readers:
-                self._readers[name].slot, self._readers[name].heard = slot, True
+                reader = self._readers[name]
+                reader.slot, reader.heard = slot, reader.heard or reader.attributes is not None
             else:
                 self._arrive(slot)
         self._settle()
@@ -159,7 +161,6 @@ class Seating:
         self._forget(reader.slot.name)
         self._hall.leave(reader.slot.name)
         self._arrive(reader.slot, heard=False)
-        self._hall.list_afresh()
 
     # what a reader says of itself
 
@@ -179,6 +180,8 @@ class Seating:
             log.error("reader.unasked", reader=clean(reader.slot.name), exc_info=error)
         else:
             reader.placed |= reader.attributes.usb is not None
+            if not reader.heard:
+                self._hall.list_afresh()
         if problem in _GONE and reader.facts and (reader.attributes or reader.channel.holding):
             self._leave(reader)  # it was there before: only its name is there now
         self._settle()
