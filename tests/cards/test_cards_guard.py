@@ -67,13 +67,18 @@ def unblocking(consent: Consent = BLIND) -> Submission:
     return Submission(Act.UNBLOCK, CARD, PUK, USER.reference, secrets, consent)
 
 
+def staying() -> Dialogue[None]:
+    """The card that was meant is still there."""
+    yield from ()
+
+
 def held(
     submission: Submission, count: Count, answer: str, ledger: MemoryLedger | None = None
 ) -> tuple[Judged, Pump]:
     """The guard over a card that answers every command like this."""
     pump = Pump(None, ledger)
     pump.before = lambda _, __: bytes.fromhex(answer)
-    return pump.hold(submit(submission, count)), pump
+    return pump.hold(submit(submission, count, staying)), pump
 
 
 def steps(pump: Pump) -> list[str]:
@@ -217,7 +222,7 @@ def test_a_family_may_refuse_while_it_asks(error: Exception) -> None:
 def test_an_attempt_that_is_withdrawn_sends_nothing_and_leaves_nothing() -> None:
     buffer = bytearray(CANARY.encode())
     submission = replace(verifying(), secrets=((USER, Secret(buffer)),))
-    dialogue = submit(submission, counting(Known(3)))
+    dialogue = submit(submission, counting(Known(3)), staying)
     assert isinstance(next(dialogue), LowestSeen)
     assert isinstance(dialogue.send(None), Attempt)
     dialogue.close()

@@ -311,6 +311,27 @@ def test_a_strange_answer_to_verify_never_brings_a_second_one(answer: str, text:
     assert not card.pins.satisfied
 
 
+@pytest.mark.parametrize("text", [CANARY, WRONG], ids=["right", "wrong"])
+def test_the_count_of_a_card_that_came_in_between_is_not_taken_for_its_own(text: str) -> None:
+    """The card was torn out under VERIFY and another one was put in before anybody looked: what
+    came of the try nobody knows, and the other card's count says nothing of it."""
+    card, other = make_card(), make_card(tries=1)
+    known = probed(card)[0]
+    pump = Pump(card)
+
+    def swap(_: int, apdu: bytes, __: bytes) -> bytes | None:
+        if not is_verify_with_data(apdu):
+            return None
+        pump.chip = other
+        return b""
+
+    pump.after = swap
+    judged = pump.hold(PIV.verify(known, known.pins["user"], secret(text), ALL))
+    assert judged == Judged(Outcome.UNCERTAIN, Unknown())
+    assert len(pump.verifies) == 1
+    assert pump.ledger.past(known.identity).in_flight
+
+
 def test_an_uncertain_outcome_without_a_count_stays_in_flight() -> None:
     card = make_card()
     known = probed(card)[0]

@@ -79,18 +79,23 @@ def misfit(submission: Submission) -> Judged | None:
     return None
 
 
-def submit(submission: Submission, count: Count) -> Dialogue[Judged]:
+Here = Callable[[], Dialogue[object]]
+"""Be with the card that was meant, where its counter is asked for; Failure if another one lies
+in the reader."""
+
+
+def submit(submission: Submission, count: Count, here: Here) -> Dialogue[Judged]:
     """At most one command that carries a secret; the application is selected, the card is the
     one that was meant (the family's part, before this). The secrets are wiped, whatever happens.
     """
     try:
-        return (yield from _guarded(submission, count))
+        return (yield from _guarded(submission, count, here))
     finally:
         for _, secret in submission.secrets:
             secret.wipe()
 
 
-def _guarded(submission: Submission, count: Count) -> Dialogue[Judged]:
+def _guarded(submission: Submission, count: Count, here: Here) -> Dialogue[Judged]:
     """Every rule in its order; after the command nothing but a transport that fails raises."""
     unfit = misfit(submission)
     if unfit:
@@ -110,7 +115,7 @@ def _guarded(submission: Submission, count: Count) -> Dialogue[Judged]:
     yield Attempt(identity, pin.counter)
     judged = yield from _send(submission, before)
     if isinstance(judged.status, Unknown):
-        judged = yield from _asked_back(judged, submission.act, before, count)
+        judged = yield from _asked_back(judged, submission.act, before, count, here)
     taken = judged.outcome in (Outcome.CHANGED, Outcome.UNBLOCKED)
     changed = submission.secrets[-1][0].counter if taken else None
     yield Settle(identity, pin.counter, _remembered(judged, lowest), changed)
@@ -149,10 +154,14 @@ def _data(submission: Submission) -> bytearray:
     return data
 
 
-def _asked_back(judged: Judged, act: Act, before: PinStatus, count: Count) -> Dialogue[Judged]:
-    """The count that the answer did not tell, asked for afterwards; where that fails, what is
+def _asked_back(
+    judged: Judged, act: Act, before: PinStatus, count: Count, here: Here
+) -> Dialogue[Judged]:
+    """The count that the answer did not tell, asked for afterwards, of the same card: an answer
+    that tells nothing may be all that is left of one that was torn out. Where that fails, what is
     known already is not lost."""
     try:
+        yield from here()
         now = yield from count()
     except (Failure, Malformed):
         return judged

@@ -192,7 +192,7 @@ def _submit(probe: Probe, submission: Submission) -> Dialogue[Judged]:
         pins.refuse_contactless(status)
         return status
 
-    return (yield from submit(submission, count))
+    return (yield from submit(submission, count, lambda: objects.same_card(probe)))
 
 
 def _ask_in_its_place(puk: Pin) -> Dialogue[None]:

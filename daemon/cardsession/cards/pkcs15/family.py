@@ -312,7 +312,7 @@ def _submit(  # noqa: PLR0913, PLR0917 - what one submission needs
         return (yield from sober_count(probe, judged, be_there))
 
     yield from be_there()
-    return (yield from submit(submission, asked))
+    return (yield from submit(submission, asked, be_there))
 
 
 def _told(probe: Probe, pin: Pin) -> Dialogue[PinStatus]:
