@@ -33,6 +33,9 @@ HELD_SECONDS = 5.5
 RECONCILE_SECONDS = (1.0, 5.0, 30.0, 300.0)
 """Pauses before a card that the worker calls gone and the status wait does not is read again;
 the last repeats, so that a card that contradicts itself costs next to nothing."""
+_DOUBTS_OF_A_CARD_THAT_WAS_READ = 1
+"""One that was read in between was there: it may have been changed for another, quicker than the
+card service looks, and is not made to wait for longer than the second pause."""
 TAKEOVER_SECONDS = 5.0
 
 _SETTLED = frozenset({State.READY, State.EMPTY, State.MUTE, State.STUCK, State.GONE})
@@ -214,6 +217,8 @@ class Desk:
             if in_turn:
                 self.post(Event.RECOVERED if self.shown.card else Event.RECOVERED_EMPTY)
         elif generation == self._generation:
+            if event in (Event.PROBED, Event.PROBED_SAME):
+                self._doubts = min(self._doubts, _DOUBTS_OF_A_CARD_THAT_WAS_READ)
             self.post(event, payload)
         elif self.state in _ELSEWHERE:
             self.post(Event.RETRY)  # whoever kept our thread let go of the card

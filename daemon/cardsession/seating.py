@@ -28,7 +28,10 @@ log = get_logger(__name__)
 
 JOIN_SECONDS = 1.0
 """So long may udev and the card service be apart before a reader is shown under its name."""
-RETRY_SECONDS = (0.1, 0.3, 1.0, 5.0, 30.0)
+REPLUGGED_SECONDS = 2.0
+"""So much longer if it came under the name of another and could not be asked yet: the card service
+takes a while to let go of that one, and until then it is the other that is listed."""
+RETRY_SECONDS = (0.1, 0.2, 0.3, 0.3, 1.0, 5.0, 30.0)
 """Pauses before a reader that could not be asked, or spoke of a device that udev does not know, is
 asked again; the last repeats."""
 _GONE = (Problem.READER_REMOVED, Problem.CARD_REMOVED)
@@ -271,7 +274,11 @@ class Seating:
         """Whether nobody sits there: a reader that is pulled may be listed for a moment yet."""
         return all(each.facts is None or each.facts.id != place for each in self._readers.values())
 
-    def _wait_no_more(self, reader: Reader) -> None:
+    def _wait_no_more(self, reader: Reader, *, longer: bool = True) -> None:
+        if longer and reader.attributes is None and not reader.heard:
+            last = partial(self._wait_no_more, reader, longer=False)
+            self._timers.set(_joining(reader), REPLUGGED_SECONDS, last)
+            return
         self._sit(reader, self._join(reader))
         self._settle()
 

@@ -9,6 +9,7 @@ import pytest
 from cardsession.core.facts import CardState
 from cardsession.core.states import State
 from cardsession.core.tries import Known
+from cardsession.desk import RECONCILE_SECONDS
 from cardsession.virtual.options import Slot
 from fakes.channel import removed
 from fakes.counter import (
@@ -128,6 +129,38 @@ async def test_a_worker_that_was_wrong_about_a_removal_finds_the_card_again() ->
     assert counter.state is State.READY
     assert counter.publisher.card.number == 2
     assert card.book.wrong() == 0
+
+
+async def test_a_card_that_is_changed_quicker_than_the_service_looks_is_read_soon() -> None:
+    """However often: the status wait never says that it was away."""
+    counter = Counter()
+    await counter.ready()
+    for _ in range(6):
+        session = await counter.open()
+        counter.channel.pump.before = lambda _, __: (_ for _ in ()).throw(removed())
+        assert await outcome(counter.verify(session)) == "CardRemoved"
+        counter.channel.pump.before = lambda _, __: None
+        counter.clock.advance(RECONCILE_SECONDS[1])
+        await settle()
+        assert counter.state is State.READY
+
+
+async def test_a_card_that_contradicts_itself_is_asked_less_and_less_often() -> None:
+    counter = Counter()
+    await counter.ready()
+    session = await counter.open()
+    counter.channel.pump.before = lambda _, __: (_ for _ in ()).throw(removed())
+    assert await outcome(counter.verify(session)) == "CardRemoved"
+    asked = []
+    for seconds in RECONCILE_SECONDS:
+        before = len(counter.channel.pump.apdus)
+        counter.clock.advance(seconds - 0.01)
+        await settle()
+        assert len(counter.channel.pump.apdus) == before, "before its time"
+        counter.clock.advance(0.02)
+        await settle()
+        asked.append(len(counter.channel.pump.apdus) - before)
+    assert asked == [1] * len(RECONCILE_SECONDS)
 
 
 # another card, another generation

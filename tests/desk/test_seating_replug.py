@@ -7,7 +7,7 @@ import pytest
 from cardsession.config import Config, ReadersConfig
 from cardsession.core.facts import ReaderState
 from cardsession.core.seats import Attributes
-from cardsession.seating import RETRY_SECONDS
+from cardsession.seating import REPLUGGED_SECONDS, RETRY_SECONDS
 from fakes.ports import DRIVERLESS_SECONDS, SEATED_SECONDS, Model, Plug, Ports
 
 TWIN = Model("ACME Twin")
@@ -98,6 +98,37 @@ async def test_the_card_service_is_behind_udev_when_a_reader_comes_again(*, sess
     assert ports.shown == {PLACE: FIRST}
     assert len(ports.open) == 1
     assert ports.publisher.reasons() == ["reader-removed"] * session
+
+
+async def test_a_service_that_is_slow_to_let_go_of_a_reader_costs_the_next_one_no_place() -> None:
+    """It lists the old one, of which nobody learns anything; then, in one turn, the new one."""
+    ports = Ports()
+    ports.plug("1-1", TWIN)
+    await ports.all()
+    await ports.wait(SEATED_SECONDS)
+    ports.unplug("1-1")
+    ports.leaving = {FIRST}
+    await ports.udev()
+    await ports.wait(SEATED_SECONDS + 0.5)
+    assert ports.shown == {}
+    ports.plug("1-1", TWIN)
+    await ports.udev()
+    ports.serve()
+    ports.leaving = set()
+    await ports.wait(1.0)
+    assert ports.shown == {PLACE: FIRST}
+
+
+async def test_one_that_never_says_anything_is_shown_in_the_end() -> None:
+    ports = Ports()
+    ports.plug("1-1", TWIN)
+    await ports.all()
+    await ports.wait(SEATED_SECONDS)
+    ports.unplug("1-1")
+    ports.leaving = {FIRST}
+    await ports.udev()
+    await ports.wait(SEATED_SECONDS + REPLUGGED_SECONDS)
+    assert ports.shown == {FIRST: FIRST}, "it is listed: the service is the truth"
 
 
 async def test_a_reader_shown_under_its_name_comes_again_between_two_listings() -> None:

@@ -134,7 +134,7 @@ class SeatChannel(FakeChannel):
         if self.name in self._ports.taken:
             raise Failure(Problem.IN_USE_ELSEWHERE, "a rival has it for itself")
         plug = self._plug()
-        if plug is None:
+        if plug is None or self.name in self._ports.leaving:
             raise Failure(Problem.READER_REMOVED, "the reader is gone")
         return Attributes(plug.place) if plug.model.channel else Attributes()
 
@@ -173,6 +173,8 @@ class Ports:
         """Names of readers that do not answer."""
         self.taken: set[str] = set()
         """Names of readers that a rival has for itself."""
+        self.leaving: set[str] = set()
+        """Names that the card service lists yet, and whose readers it lets go of."""
         self.channels: list[SeatChannel] = []
         self._devices = count(2)
         keepers = Keepers(families(), self.ledger, FakeJudge(), FakeTrail())

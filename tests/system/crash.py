@@ -133,11 +133,19 @@ class Crash:
 
     def left_to_others(self) -> str:
         """What a rival finds once the card service has noticed the death: the answer to an
-        empty VERIFY."""
-        wait_until("the card is free", lambda: self.rival.say("shared") == "00000000")
-        answer = self.rival.say("state")
-        assert self.rival.say("free") == "00000000"
-        return answer
+        empty VERIFY. (It may connect while the service is about to reset the card: then the card
+        has another protocol than its handle, which is none.)"""
+        answers: list[str] = []
+
+        def has_it() -> bool:
+            if self.rival.say("shared") != "00000000":
+                return False
+            answers.append(self.rival.say("state"))
+            assert self.rival.say("free") == "00000000"
+            return answers[-1] != "error 8010000F"
+
+        wait_until("the card is free", has_it)
+        return answers[-1]
 
     def restart(self) -> int:
         """Start it again; when (microseconds since 1970)."""

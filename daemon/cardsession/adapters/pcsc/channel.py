@@ -228,6 +228,9 @@ class PcscChannel:
             code, answer = scard.SCardTransmit(self._card, self._protocol, numbers)
         finally:
             numbers[:] = [0] * len(numbers)
+        if code & 0xFFFFFFFF == scard.SCARD_E_PROTO_MISMATCH & 0xFFFFFFFF:
+            # The handle has a protocol and the card has none: another program's reset is under way.
+            raise failure(scard.SCARD_W_RESET_CARD)
         check(code)
         if len(answer) < STATUS_BYTES:
             self._doubt()
