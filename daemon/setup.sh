@@ -33,7 +33,10 @@ PACKAGES_RUNTIME='ca-certificates dbus-daemon gcc iproute2 libc6-dev libccid lib
 #   umockdev libumockdev0     USB readers that are plugged in and pulled
 #   python3-dbusmock          a logind that says when it goes to sleep
 #   udev                      udevadm, the outside judge of udev rules
-PACKAGES_DEV='e2fsprogs libumockdev0 opensc openssl python3-dbusmock udev umockdev'
+#   duktape                   runs the polkit rule: the language as Debian's polkitd knows it
+#   libseccomp2               what systemd closes system calls with: tests/systemd/confined.py
+PACKAGES_DEV='duktape e2fsprogs libseccomp2 libumockdev0 opensc openssl python3-dbusmock udev
+    umockdev'
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "cardsession set-up: $*"; exit 1; }

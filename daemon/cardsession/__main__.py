@@ -50,6 +50,7 @@ from cardsession.desks import Desks, Keepers
 _PR_SET_DUMPABLE = 4
 EX_FAILED, EX_USAGE, EX_CONFIG = 1, 64, 78
 STATE_DIRECTORY = "/var/lib/cardsession"
+ASLEEP = "the machine sleeps: no readers, no sessions"
 
 
 def main() -> int:
@@ -107,12 +108,13 @@ async def _serve(config: Config) -> None:
             watch.look_again()
 
         desks.list_afresh = watch.restart
+        listed = _Listed(desks.listing, notifier, hotplug.look_again)
         try:
-            watch.start(_Listed(desks.listing, notifier, hotplug.look_again).take)
+            watch.start(listed.take)
             hotplug.start(plugged)
             progress = notifier.watchdog(lambda: watch.alive and desks.overdue is None)
             watchdog = asyncio.ensure_future(progress)
-            async with _sleep(connection, service, desks, watch, hotplug):
+            async with _sleep(connection, service, desks, watch, listed):
                 await _first(stop.wait(), _gone(connection))
             watchdog.cancel()
         finally:
@@ -125,18 +127,19 @@ async def _serve(config: Config) -> None:
 
 
 def _sleep(
-    connection: Connection, service: Service, desks: Desks, watch: PcscWatch, hotplug: UdevHotplug
+    connection: Connection, service: Service, desks: Desks, watch: PcscWatch, listed: _Listed
 ) -> Sleep:
     """What is done before the machine sleeps, and when it is awake again."""
 
     async def suspend() -> None:
+        listed.sleep()
         await desks.suspend()
         await service.fence()  # the bus has been told before nobody can be told any more
 
     def resume() -> None:
         desks.resume()
         watch.restart()
-        hotplug.look_again()
+        listed.wake()
 
     return Sleep(connection, suspend, resume)
 
@@ -211,7 +214,7 @@ class _Listed:
         self._notifier = notifier
         self._other_readers = other_readers
         self._names: set[str] = set()
-        self._told = False
+        self._told = self._asleep = False
 
     def take(self, listing: Listing) -> None:
         """One listing; the status line says what a technician asks first."""
@@ -224,9 +227,20 @@ class _Listed:
         if not self._told:
             self._told = True
             journal.logger("cardsession").info("ready", status=status)
-            self._notifier.ready(status)
-        else:
+            self._notifier.ready(ASLEEP if self._asleep else status)
+        elif not self._asleep:
             self._notifier.status(status)
+
+    def sleep(self) -> None:
+        """What is listed from now on is not shown, and is not claimed to be."""
+        self._asleep = True
+        self._notifier.status(ASLEEP)
+
+    def wake(self) -> None:
+        """Nothing is known until it is listed anew; udev may have more to tell by then."""
+        self._asleep = False
+        self._notifier.status(f"card service: {Backend.STARTING}")
+        self._other_readers()
 
 
 async def _gone(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pyudev import Context, Device, Enumerator, Monitor
+from pyudev._ctypeslib import utils as _loader
 from structlog import get_logger
 
 from cardsession.core import usb
@@ -20,6 +21,8 @@ from cardsession.core.seats import UsbReader
 
 log = get_logger(__name__)
 
+LIBRARY: Final = "lib{}.so.1"
+"""libudev, by the name that its interface has had since 2012 (udev 183)."""
 CONTROL: Final = "/run/udev/control"
 """Where udevd listens; libudev, too, takes it for udevd's sign of life."""
 BATCH: Final = 64
@@ -78,7 +81,7 @@ class UdevHotplug:
             return False
         if self._context is None:
             try:
-                self._context = Context()
+                self._context = _context()
             except (ImportError, OSError) as error:
                 log.error("udev.unusable", kind=type(error).__name__, text=str(error))
                 return False
@@ -179,6 +182,16 @@ class UdevHotplug:
             log.warning("udev.enumeration", errno=error.errno)
             return self._told or ()
         return tuple(found[syspath] for syspath in sorted(found))
+
+
+def _context() -> Context:
+    """libudev, found by its name. Left to itself, pyudev has ldconfig run to find it, or else a
+    compiler: programs that a confined service may not run, nor need be there."""
+    search, _loader.find_library = _loader.find_library, LIBRARY.format
+    try:
+        return Context()
+    finally:
+        _loader.find_library = search
 
 
 def _reader(interface: Device) -> UsbReader | None:
