@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from cardsession.virtual import vscard
 from cardsession.virtual.card import VirtualCard
+from cardsession.virtual.commands import Commands
 from cardsession.virtual.identity import Authority
-from cardsession.virtual.options import CardOptions, Family, Secrets
+from cardsession.virtual.options import CardOptions, Family, Secrets, TransmissionProtocol
 from cardsession.virtual.pkcs15.options import Pkcs15Options
+from cardsession.virtual.seat import Seat
+from cardsession.virtual.vscard_wire import Address
+from fakes.qemu import FakeQemu
 
 DEADLINE = 10.0
 CANARY = "73194682"
@@ -138,3 +145,42 @@ async def reader() -> AsyncIterator[FakeReader]:
     """A reader on a port of its own."""
     async with FakeReader() as made:
         yield made
+
+
+Tell = Callable[..., Awaitable[dict[str, object]]]
+Plug = Callable[..., Awaitable[Tell]]
+BRISK = vscard.Pace(empty=0.05, failed=0.05, farewell=DEADLINE)
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[FakeQemu]:
+    """A machine whose reader is at `card.sock`."""
+    async with FakeQemu(tmp_path / "card.sock") as made:
+        yield made
+
+
+@pytest.fixture
+async def plug(machine: FakeQemu, authority: Authority) -> AsyncIterator[Plug]:
+    """Make a seat, and tell it what the control socket would: tell = await plug()."""
+    secrets, seats = Secrets(pin=CANARY), list[Seat]()
+
+    async def make(
+        to: FakeQemu = machine, pace: vscard.Pace = BRISK, *, insert: bool = True
+    ) -> Tell:
+        connect = partial(vscard.Link, Address.read(to.address), None, pace)
+        options = CardOptions(protocol=TransmissionProtocol.T0)
+        seat = Seat(connect, options, lambda chosen: VirtualCard(chosen, secrets, authority))
+        commands = Commands(seat, authority, asyncio.Event())
+        seats.append(seat)
+
+        async def tell(command: str, **fields: object) -> dict[str, object]:
+            return await commands.run({"command": command, **fields})
+
+        if insert:
+            assert (await tell("insert", wait=DEADLINE))["connected"]
+            await to.card_in()
+        return tell
+
+    yield make
+    for seat in seats:
+        await seat.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from cardsession.virtual.control_client import Control, ControlError
 from cardsession.virtual.identity import Authority
 from cardsession.virtual.options import CardOptions, Secrets
 from cardsession.virtual.seat import Seat
+from cardsession.virtual.vpcd import Link
 
 if TYPE_CHECKING:
     # At run time this name could be another directory's conftest.
@@ -41,8 +43,7 @@ async def send(reader: FakeReader, authority: Authority, path: Path) -> AsyncIte
     """Send a command over the control socket of a card that is not inserted yet."""
     secrets = Secrets(pin=CANARY)
     seat = Seat(
-        "127.0.0.1",
-        reader.port,
+        partial(Link, "127.0.0.1", reader.port),
         CardOptions(),
         lambda options: VirtualCard(options, secrets, authority),
     )

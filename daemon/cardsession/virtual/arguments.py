@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from cardsession.virtual.control_client import ENVIRONMENT
-from cardsession.virtual.options import Algorithm, Family, PinPolicy
+from cardsession.virtual.options import Algorithm, Family, PinPolicy, TransmissionProtocol
 from cardsession.virtual.pkcs15 import options as pkcs15
 from cardsession.virtual.pkcs15.options import Pkcs15Options
+from cardsession.virtual.vscard_wire import Address
 
 EX_USAGE: Final = 64
 
@@ -35,10 +36,26 @@ _FAULTS = {
 }
 
 
+def _address(text: str) -> Address:
+    try:
+        return Address.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _run_options(run: argparse.ArgumentParser) -> None:
-    run.add_argument("--slot", type=int, choices=(0, 1), default=0, help="virtual reader")
-    run.add_argument("--host", default="127.0.0.1", help="where the virtual reader listens")
-    run.add_argument("--port", type=int, help="its port (default: 35963 + slot)")
+    vpcd = run.add_argument_group("pcscd's virtual reader, vpcd, where nothing else is said")
+    vpcd.add_argument("--slot", type=int, choices=(0, 1), help="which of the two (default: 0)")
+    vpcd.add_argument("--host", help="where the virtual reader listens (default: 127.0.0.1)")
+    vpcd.add_argument("--port", type=int, help="its port (default: 35963 + slot)")
+    qemu = run.add_argument_group(
+        "QEMU's USB reader, instead",
+        "QEMU listens at ADDRESS for its devices usb-ccid and ccid-card-passthru (chardev socket "
+        "with server=on,wait=off). It tells the card of no reset: a verified card stays verified. "
+        "With usb-ccid's pcap=FILE, and that FILE here, the card sees power and resets.",
+    )
+    qemu.add_argument("--vscard", type=_address, metavar="ADDRESS", help="unix:PATH or HOST:PORT")
+    qemu.add_argument("--vscard-capture", type=Path, metavar="FILE", help="QEMU writes it")
     run.add_argument("--not-inserted", action="store_true", help="begin with the card out")
     run.add_argument("--pin-file", type=Path, help="PIN, first line (default PIN: 123456)")
     run.add_argument("--pin-fd", type=int, help="PIN from a file descriptor")
@@ -66,8 +83,13 @@ def _card_options(run: argparse.ArgumentParser) -> None:
     card.add_argument(
         "--pin-policy", choices=tuple(map(str, PinPolicy)), default=PinPolicy.APPLICATION
     )
+    card.add_argument(
+        "--protocol",
+        choices=tuple(map(str, TransmissionProtocol)),
+        help="T=0 or T=1 in the ATR (default: t1; behind QEMU, which refuses it, t0)",
+    )
     card.add_argument("--guid", help="32 hexadecimal digits (default: random)")
-    card.add_argument("--atr", help="hexadecimal (default: a T=1 contact card)")
+    card.add_argument("--atr", help="hexadecimal (default: a contact card's)")
     for flag, text in {
         "--compressed": "certificates are gzip-compressed",
         "--no-chuid": "no card holder unique identifier",

@@ -11,7 +11,7 @@ from cardsession.virtual.apdu import SW, Command, Ins, Response
 from cardsession.virtual.book import Book
 from cardsession.virtual.chip import Applet, Chip
 from cardsession.virtual.identity import Authority, Identity, personalise
-from cardsession.virtual.options import CardOptions, Family, Secrets
+from cardsession.virtual.options import CardOptions, Family, Secrets, TransmissionProtocol
 from cardsession.virtual.pins import Pins
 from cardsession.virtual.piv import PivApplet
 from cardsession.virtual.pkcs15.applet import Pkcs15Applet
@@ -26,8 +26,8 @@ _BY_NAME: Final = 0xC0
 _FILES_TOO: Final = 0x36
 
 
-def answer_to_reset(*, extended: bool, chaining: bool, files: bool = False) -> bytes:
-    """An ATR of a T=1 contact card (ISO/IEC 7816-3 clause 8.2), TCK included.
+def answer_to_reset(*, extended: bool, chaining: bool, files: bool = False, t0: bool) -> bytes:
+    """An ATR of a contact card (ISO/IEC 7816-3 clause 8.2): T=1 with TCK, or T=0, which has none.
 
     The historical bytes tell the card's capabilities (7816-4 clause 12.1.1.9), among
     them selection by whole and partial name, command chaining, extended length fields; with
@@ -36,6 +36,9 @@ def answer_to_reset(*, extended: bool, chaining: bool, files: bool = False) -> b
     selection = _BY_NAME | (_FILES_TOO if files else 0)
     abilities = (0x80 if chaining else 0) | (0x40 if extended else 0)
     historical = bytes([0x80, _CAPABILITIES, selection, 0x21, abilities, 0x56]) + b"CSVDEV"
+    if t0:
+        # TD1 40 (T=0 only); TC2 01 (WI): drivers give a silent card up after 23 s, not 230.
+        return bytes([0x3B, 0x80 | len(historical), 0x40, 0x01]) + historical
     # TA1 96, TD1 81 (T=1); TD2 31 (T=1), TA3 FE (IFSC 254), TB3 45 (BWI 4, CWI 5).
     interface = bytes([0x96, 0x81, 0x31, 0xFE, 0x45])
     body = bytes([0x90 | len(historical)]) + interface + historical
@@ -125,16 +128,19 @@ class VirtualCard:
         self.book = Book()
         made = _MAKERS[options.family](options, secrets, authority, self.book)
         self.identity, self.pins, self.applet = made.identity, made.pins, made.applet
+        t0 = options.protocol is TransmissionProtocol.T0
+        extended = options.extended and not t0
         self._chip = Chip(
             (self.applet, Manager()),
             default=self.applet if options.selected_by_default else None,
-            extended=options.extended,
+            extended=extended,
             chaining=options.chaining,
         )
         self.atr = options.atr or answer_to_reset(
-            extended=options.extended,
+            extended=extended,
             chaining=options.chaining,
             files=options.family is Family.PKCS15,
+            t0=t0,
         )
 
     def reset(self) -> None:

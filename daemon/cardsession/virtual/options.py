@@ -39,6 +39,13 @@ class Slot(IntEnum):
     CARD_AUTHENTICATION = 0x9E
 
 
+class TransmissionProtocol(StrEnum):
+    """How APDUs go over the contacts (ISO/IEC 7816-3 clauses 10 and 11); the ATR tells."""
+
+    T0 = "t0"
+    T1 = "t1"
+
+
 class PinPolicy(StrEnum):
     """PIN usage policy, as the discovery object tells it (SP 800-73-4 part 1 clause 3.3.2)."""
 
@@ -65,6 +72,7 @@ class CardOptions:
 
     `days_left` may be negative (an expired card). `pin_digits_only` off lets a PIN be any eight
     bytes; with it, `format_costs_a_try` chooses 63CX over 6A80, both of which the standard allows.
+    A card that speaks T=0 takes no extended length fields, whatever `extended` says.
     """
 
     family: Family = Family.PIV
@@ -89,6 +97,7 @@ class CardOptions:
     selected_by_default: bool = True
     extended: bool = True
     chaining: bool = True
+    protocol: TransmissionProtocol = TransmissionProtocol.T1
     atr: bytes | None = None
     objects: dict[int, bytes | None] = field(default_factory=dict)
     pkcs15: Pkcs15Options = field(default_factory=Pkcs15Options)

@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar
 
-from cardsession.virtual.options import Algorithm, CardOptions, Family, PinPolicy, Slot
+from cardsession.virtual.options import (
+    Algorithm,
+    CardOptions,
+    Family,
+    PinPolicy,
+    Slot,
+    TransmissionProtocol,
+)
 from cardsession.virtual.pkcs15.options import (
     CertificatePlace,
     EmptyVerify,
@@ -166,6 +173,7 @@ _READERS: Final[dict[str, Callable[[object], object]]] = {
     "tries_limit": _limit,
     "tries": _tries,
     "puk_limit": _limit,
+    "protocol": _choice(TransmissionProtocol),
     "atr": _atr,
     "objects": _objects,
 }

@@ -7,17 +7,21 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 
+from cardsession.virtual import vpcd, vscard
 from cardsession.virtual.arguments import pkcs15_changes
+from cardsession.virtual.capture import Capture
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.commands import Commands
 from cardsession.virtual.control import ControlServer
 from cardsession.virtual.identity import Authority
-from cardsession.virtual.options import CardOptions, Secrets
+from cardsession.virtual.options import CardOptions, Secrets, TransmissionProtocol
 from cardsession.virtual.reading import changed
-from cardsession.virtual.seat import Seat
-from cardsession.virtual.vpcd import PORT
+from cardsession.virtual.seat import Connect, Seat
+from cardsession.virtual.vpcd import LOOPBACK, PORT
+from cardsession.virtual.vscard_wire import Address
 
 _LONGEST_SECRET_LINE = 64
 
@@ -44,10 +48,34 @@ def options_of(arguments: argparse.Namespace) -> CardOptions:
         "pin_digits_only": not arguments.any_pin,
         "format_costs_a_try": arguments.format_costs_a_try,
         "guid": arguments.guid,
+        "protocol": arguments.protocol or _spoken(arguments),
         "atr": arguments.atr,
         "pkcs15": pkcs15_changes(arguments),
     }
     return changed(CardOptions(), given)
+
+
+def _spoken(arguments: argparse.Namespace) -> TransmissionProtocol:
+    """QEMU's reader refuses a T=1 card: it offers T=0 only, a TPDU for a TPDU."""
+    behind_qemu = arguments.vscard is not None
+    return TransmissionProtocol.T0 if behind_qemu else TransmissionProtocol.T1
+
+
+def line_of(arguments: argparse.Namespace) -> tuple[str, Connect]:
+    """Where the card goes, in words, and how it gets there. ValueError if that is two places."""
+    address: Address | None = arguments.vscard
+    if address is None:
+        if arguments.vscard_capture is not None:
+            raise ValueError("--vscard-capture: only together with --vscard")
+        slot = arguments.slot or 0
+        host, port = arguments.host or LOOPBACK, arguments.port or PORT + slot
+        return f"reader slot {slot} ({host}:{port})", partial(vpcd.Link, host, port)
+    for other in ("host", "port", "slot"):
+        if getattr(arguments, other) is not None:
+            raise ValueError(f"--{other}: not together with --vscard, which is another reader")
+    path: Path | None = arguments.vscard_capture
+    capture = None if path is None else Capture(path)
+    return f"QEMU's reader ({address})", partial(vscard.Link, address, capture, vscard.Pace())
 
 
 def secrets_of(
@@ -77,16 +105,13 @@ async def run(arguments: argparse.Namespace, control: Path) -> None:
     options, secrets = options_of(arguments), secrets_of(arguments)
     kept: Path | None = arguments.authority
     authority = Authority.make() if kept is None else Authority.kept(kept)
-    port = arguments.port or PORT + arguments.slot
-    seat = Seat(
-        arguments.host, port, options, lambda chosen: VirtualCard(chosen, secrets, authority)
-    )
+    where, connect = line_of(arguments)
+    seat = Seat(connect, options, lambda chosen: VirtualCard(chosen, secrets, authority))
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     async with ControlServer(control, Commands(seat, authority, ended)):
-        where = f"reader slot {arguments.slot} ({arguments.host}:{port})"
         print(
             f"{options.family} card {options.holder} for {where}, control socket {control}",
             flush=True,

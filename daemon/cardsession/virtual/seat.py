@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 from cardsession.virtual.card import VirtualCard
 from cardsession.virtual.faults import Fault, FaultKind, Faults, Stage
+from cardsession.virtual.line import Device, Line, Power, Pulled
 from cardsession.virtual.options import CardOptions
-from cardsession.virtual.vpcd import ControlWord, Link, Pulled
 
 _log = logging.getLogger(__name__)
 
 Maker = Callable[[CardOptions], VirtualCard]
+Connect = Callable[[Device], Line]
 
 
 class Seat:
@@ -22,13 +23,13 @@ class Seat:
     Cards have names so that a test can put the same card back after another.
     """
 
-    def __init__(self, host: str, port: int, options: CardOptions, make: Maker) -> None:
+    def __init__(self, connect: Connect, options: CardOptions, make: Maker) -> None:
         self.options = options
         self.faults = Faults()
         self.slow = 0.0
         self.inserted = False
         self.powered = False
-        self.link = Link(host, port, self)
+        self.link = connect(self)
         self._make = make
         self._speaks = asyncio.Event()
         self._speaks.set()
@@ -46,9 +47,9 @@ class Seat:
         """The answer to reset of that card."""
         return self.card.atr
 
-    def power(self, word: ControlWord) -> None:
+    def power(self, word: Power) -> None:
         """Power off, power on or reset: all lose the security status."""
-        self.powered = word is not ControlWord.OFF
+        self.powered = word is not Power.OFF
         self.card.reset()
 
     async def insert(self, wait: float) -> bool:

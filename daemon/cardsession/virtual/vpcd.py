@@ -7,14 +7,14 @@ a control word; any other is a command APDU. Connecting is insertion, closing is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from enum import IntEnum
-from typing import Final, Protocol
+from typing import Final
 
+from cardsession.virtual.line import Device, Power, Reconnecting, receive_some
+
+LOOPBACK: Final = "127.0.0.1"
 PORT: Final = 35963
-_BACK_OFF_FIRST: Final = 0.05
-_BACK_OFF_LONGEST: Final = 1.0
 _LONGEST_FRAME: Final = 0xFFFF
 
 
@@ -27,67 +27,19 @@ class ControlWord(IntEnum):
     ATR = 0x04
 
 
-class Pulled(Exception):
-    """The card was pulled during an exchange: close, answer nothing."""
+_POWER: Final = {
+    ControlWord.OFF: Power.OFF,
+    ControlWord.ON: Power.ON,
+    ControlWord.RESET: Power.RESET,
+}
 
 
-class Device(Protocol):
-    """What is at the other end of the line."""
-
-    @property
-    def atr(self) -> bytes:
-        """The answer to reset."""
-
-    def power(self, word: ControlWord) -> None:
-        """Power off, power on or reset."""
-
-    async def exchange(self, raw: bytes) -> bytes:
-        """Answer one command APDU; Pulled if the card goes away instead."""
-
-
-class Link:
-    """One card's connection to a reader. It comes back if the reader goes away."""
+class Link(Reconnecting):
+    """One card's connection to pcscd's virtual reader."""
 
     def __init__(self, host: str, port: int, device: Device) -> None:
+        super().__init__(device)
         self.host, self.port = host, port
-        self._device = device
-        self._task: asyncio.Task[None] | None = None
-        self._connected = asyncio.Event()
-
-    @property
-    def connected(self) -> bool:
-        """Is there a connection to the reader now?"""
-        return self._connected.is_set()
-
-    def start(self) -> None:
-        """Begin to connect, and go on trying."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="vpcd")
-
-    async def stop(self) -> None:
-        """Close the connection, which is removal. Safe to call twice."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def wait_connected(self, seconds: float) -> bool:
-        """Wait for a connection, at most so long; was there one?"""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._connected.wait(), seconds)
-        return self.connected
-
-    async def _run(self) -> None:
-        pause = _BACK_OFF_FIRST
-        while True:
-            try:
-                if await self._connection():
-                    pause = _BACK_OFF_FIRST
-            except Pulled:
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _BACK_OFF_LONGEST)
 
     async def _connection(self) -> bool:
         """Connect and serve until the reader closes; did it ask anything in that time?"""
@@ -104,18 +56,14 @@ class Link:
                     await self._answer(line, body)
             except (OSError, EOFError):
                 return asked
-            finally:
-                self._connected.clear()
-                # A reader that lets go takes the power with it.
-                self._device.power(ControlWord.OFF)
 
     async def _answer(self, line: socket.socket, body: bytes) -> None:
         if len(body) != 1:
             await _send(line, await self._device.exchange(body))
         elif body[0] == ControlWord.ATR:
             await _send(line, self._device.atr)
-        elif body[0] in set(ControlWord):
-            self._device.power(ControlWord(body[0]))
+        elif body[0] in _POWER:
+            self._device.power(_POWER[ControlWord(body[0])])
 
 
 async def _receive(line: socket.socket) -> bytes:
@@ -127,13 +75,7 @@ async def _receive(line: socket.socket) -> bytes:
 async def _receive_exactly(line: socket.socket, size: int) -> bytes:
     data = b""
     while len(data) < size:
-        # The kernel falls back to delayed acknowledgements by itself, and the reader writes
-        # length and body apart: without this each exchange takes 45 ms instead of 0.1 ms.
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        part = await asyncio.get_running_loop().sock_recv(line, size - len(data))
-        if not part:
-            raise EOFError("the reader closed the line")
-        data += part
+        data += await receive_some(line, size - len(data))
     return data
 
 
