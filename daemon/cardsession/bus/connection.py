@@ -57,7 +57,7 @@ __all__ = [
     "Variant",
 ]
 
-_DRIVER_PATH, PEER = "/org/freedesktop/DBus", "org.freedesktop.DBus.Peer"
+_DRIVER_PATH = "/org/freedesktop/DBus"
 _OPEN_SECONDS = 10.0
 _FAREWELL_SECONDS = 2.0
 _DO_NOT_QUEUE = 4
@@ -191,9 +191,12 @@ class Connection:
             raise NameTaken(name)
 
     async def round_trip(self, seconds: float) -> None:
-        """A question to the bus itself, and its answer, if it comes in time."""
+        """A question to the bus itself, and its answer, if it comes in time.
+
+        Not Peer.Ping: the system bus refuses that one, and writes so into the journal each time.
+        """
         with suppress(BusError, BusGone):
-            await self.call(DRIVER, _DRIVER_PATH, PEER, "Ping", timeout=seconds)
+            await self.call(DRIVER, _DRIVER_PATH, DRIVER, "GetId", timeout=seconds)
 
     async def credentials(self, unique_name: str) -> Credentials:
         """Who is behind a unique name. Raises BusError if it has left."""
