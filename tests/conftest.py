@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cardsession.stack import Bus, Card, Child, Daemon, Pcscd, in_namespace, run_directory
 from system.usb import Bed, Counter, resting
+
+collect_ignore = ["machine"]
+"""The whole machine is not for the namespace: sh tests/machine/run.sh."""
+
+# A busy machine is slow, and that is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 CANARY = "73194682"
 REAL_FIXTURES = {"bus", "pcscd", "cards", "card", "daemons", "daemon"}
