@@ -100,6 +100,7 @@ class FakePcscd(Generic[C]):
         self.down = False
         self.exchange: Callable[[Slot[C], bytes], tuple[int, bytes]]
         self.gap: Callable[[Slot[C]], None] = lambda _: None
+        self.told: Callable[[], None] = lambda: None
         self.begun: Callable[[Slot[C]], None] = lambda _: None
         self.ended: Callable[[Slot[C]], None] = lambda _: None
         self._handles: dict[int, Handle[C]] = {}
@@ -281,8 +282,9 @@ class FakePcscd(Generic[C]):
         slot = self.slots.get(name)
         if self.down or slot is None:
             return (NO_SERVICE if self.down else NO_READER), []
-        if msec:
-            self.notice(slot)  # the service looks every 400 ms
+        if msec and slot.moves:  # the service looks every 400 ms, and all who wait are told
+            self.notice(slot)
+            self.told()
         present = scard.SCARD_STATE_PRESENT if slot.seen else scard.SCARD_STATE_EMPTY
         return OK, [(name, present, [])]
 

@@ -66,6 +66,7 @@ class World:
         self.pcscd.begun = lambda slot: self.witness.begun(slot.name)
         self.pcscd.ended = lambda slot: self.witness.ended(slot.name, slot.chip)
         self.pcscd.gap = self.rival.gap
+        self.pcscd.told = lambda: self.loop.call_soon(self.list)
         self.crashed = False
         """Whether the daemon's process died in the midst of what it does."""
         self.unplugged: dict[str, Specimen | None] = {}

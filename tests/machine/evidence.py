@@ -19,7 +19,7 @@ _ASKED = {
     "systemctl --failed; systemctl list-jobs",
     "bus": "busctl tree org.cardsession1; busctl --json=pretty call org.cardsession1 "
     "/org/cardsession1 org.freedesktop.DBus.ObjectManager GetManagedObjects",
-    "processes": "ps axf 2>/dev/null || ls -l /proc/[0-9]*/exe",
+    "packages": "cat /var/log/dpkg.log /var/log/apt/term.log",
 }
 
 

@@ -83,3 +83,14 @@ def test_a_card_comes_and_goes_under_the_command_line(machine: Machine) -> None:
     assert machine.ask(status, user="stranger").status == 3
     reader.card.remove()
     machine.until_objects("no card", "Card", lambda found: not found)
+
+
+def test_the_rules_mark_a_reader_and_keep_its_power(machine: Machine) -> None:
+    machine.plug(1, inserted=False)
+    machine.reader_in("1-1")
+    device = "/sys/bus/usb/devices/1-1"
+    shown = machine.run(f"udevadm settle; udevadm info {device}:1.0")
+    assert "E: CARDSESSION_READER=ccid" in shown
+    assert "E: SYSTEMD_WANTS=cardsessiond.service" in shown
+    attributes = machine.run(f"cat {device}/power/control {device}/power/persist")
+    assert attributes.split() == ["on", "0"]

@@ -65,6 +65,7 @@ def test_a_removal_keeps_configuration_and_state_for_the_next_installation(
 
 def test_a_purge_leaves_nothing_behind(machine: Machine, installed: Installed) -> None:
     configured(machine)
+    machine.run("rm /root/cardsession_*.deb")
     machine.run(f"{APT} purge cardsession", seconds=SLOW)
     machine.run(f"{APT} autoremove --purge", seconds=SLOW)
     machine.run("systemctl daemon-reload")
