@@ -37,7 +37,7 @@ async def logind(connect: Connect) -> FakeLogind:
 async def delayed(machine: Machine, logind: FakeLogind, until: Until) -> AsyncIterator[None]:
     """The machine follows, and its inhibitor is held."""
     async with machine.sleep:
-        await until(lambda: logind.held == 1)
+        await until(lambda: logind.held == 1 and machine.sleep._inhibitor is not None)
         yield
 
 
