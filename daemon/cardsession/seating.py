@@ -31,7 +31,7 @@ JOIN_SECONDS = 1.0
 REPLUGGED_SECONDS = 2.0
 """So much longer if it came under the name of another and could not be asked yet: the card service
 takes a while to let go of that one, and until then it is the other that is listed."""
-RETRY_SECONDS = (0.1, 0.2, 0.3, 0.3, 1.0, 5.0, 30.0)
+RETRY_SECONDS = (0.1, 0.3, 0.6, 1.0, 1.0, 5.0, 30.0)
 """Pauses before a reader that could not be asked, or spoke of a device that udev does not know, is
 asked again; the last repeats."""
 _GONE = (Problem.READER_REMOVED, Problem.CARD_REMOVED)
