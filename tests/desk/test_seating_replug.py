@@ -100,8 +100,8 @@ async def test_the_card_service_is_behind_udev_when_a_reader_comes_again(*, sess
     assert ports.publisher.reasons() == ["reader-removed"] * session
 
 
-async def test_a_service_that_is_slow_to_let_go_of_a_reader_costs_the_next_one_no_place() -> None:
-    """It lists the old one, of which nobody learns anything; then, in one turn, the new one."""
+async def pulled_and_listed_yet() -> Ports:
+    """The card service has not let go of it, and cannot say anything of it any more."""
     ports = Ports()
     ports.plug("1-1", TWIN)
     await ports.all()
@@ -109,6 +109,12 @@ async def test_a_service_that_is_slow_to_let_go_of_a_reader_costs_the_next_one_n
     ports.unplug("1-1")
     ports.leaving = {FIRST}
     await ports.udev()
+    return ports
+
+
+async def test_a_service_that_is_slow_to_let_go_of_a_reader_costs_the_next_one_no_place() -> None:
+    """It lists the old one; then, in one turn, the new one."""
+    ports = await pulled_and_listed_yet()
     await ports.wait(SEATED_SECONDS + 0.5)
     assert ports.shown == {}
     ports.plug("1-1", TWIN)
@@ -120,13 +126,7 @@ async def test_a_service_that_is_slow_to_let_go_of_a_reader_costs_the_next_one_n
 
 
 async def test_one_that_never_says_anything_is_shown_in_the_end() -> None:
-    ports = Ports()
-    ports.plug("1-1", TWIN)
-    await ports.all()
-    await ports.wait(SEATED_SECONDS)
-    ports.unplug("1-1")
-    ports.leaving = {FIRST}
-    await ports.udev()
+    ports = await pulled_and_listed_yet()
     await ports.wait(SEATED_SECONDS + REPLUGGED_SECONDS)
     assert ports.shown == {FIRST: FIRST}, "it is listed: the service is the truth"
 
