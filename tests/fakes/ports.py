@@ -307,3 +307,16 @@ class Ports:
     def channel(self, name: str) -> SeatChannel:
         """The open one of a name."""
         return next(each for each in self.open if each.name == name)
+
+
+def withdrawn(ports: Ports) -> list[str]:
+    """Identifiers of readers that went, in order."""
+    return [each.facts.id for each in ports.publisher.told("withdraw") if hasattr(each.facts, "id")]
+
+
+def replug(ports: Ports, port: str = "1-1", to: str | None = None) -> Plug:
+    """The same reader, with the card in it, comes again."""
+    gone = ports.unplug(port)
+    again = ports.plug(to or port, gone.model)
+    again.card = gone.card
+    return again
